@@ -1,0 +1,110 @@
+"""Strategies that choose columns of the LLM vectors: the three of the LLMInit paper.
+
+Source: LLMInit (arXiv 2503.01814), LLMInit-Rand, -Uni and -Var. "The official release" is DavidZWZ/LLMInit at commit
+1241c3c; where it is not followed, the class says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.strategy import Columns, Strategy, register_strategy
+
+
+def _columns(dimensions: npt.NDArray[np.int64]) -> Columns:
+    return Columns(tuple(int(dimension) for dimension in np.sort(dimensions)))
+
+
+@register_strategy("rand", "columns chosen at random")
+@dataclass(frozen=True)
+class Random(Strategy):
+    """Keep columns chosen at random, without replacement.
+
+    Notes
+    -----
+    The official release draws with replacement (``torch.randint``), so that a dimension can stand in a table
+    more than once; here the dimensions are distinct.
+    """
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Columns:
+        """Draw ``size`` distinct columns from a generator of its own, seeded by ``seed``."""
+        return _columns(np.random.default_rng(seed).choice(embeddings.width, size, replace=False))
+
+
+@register_strategy("uni", "columns at even distances")
+@dataclass(frozen=True)
+class Uniform(Strategy):
+    """Keep columns at even distances over the whole width.
+
+    Notes
+    -----
+    Equal to the official ``arange(0, D, D // d)[:d]`` where ``d`` divides ``D``; elsewhere that formula crowds
+    into the first columns, and this one does not.
+    """
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Columns:
+        """Take the columns ``floor(i * llm_dim / size)``."""
+        return _columns(np.arange(size) * embeddings.width // size)
+
+
+@register_strategy("var", "columns of the largest variance over the most popular items")
+@dataclass(frozen=True)
+class Variance(Strategy):
+    """Keep the columns that vary most over the most popular items.
+
+    Parameters
+    ----------
+    popular_ratio : float
+        The variance is taken over the ``int(popular_ratio * n_items)`` items of the largest training degree,
+        ``n_items`` as RecBole counts it (with ``[PAD]``). ``1.0`` takes all items.
+
+    Notes
+    -----
+    Equal to the official release where no two items tie at the popularity cut and no two dimensions tie at the
+    variance cut. In a tie the lower index comes first. ``[PAD]`` and items without a vector never count.
+    """
+
+    popular_ratio: float = 0.2
+
+    def __post_init__(self) -> None:
+        ratio = self.popular_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+            raise LLMInitError(f"init_args popular_ratio is {ratio!r}: expected a number in (0, 1]")
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Columns:
+        """Rank the columns by their unbiased variance over the popular items, in float64.
+
+        Raises
+        ------
+        LLMInitError
+            If fewer than two items are left to take a variance over.
+        """
+        count = int(self.popular_ratio * embeddings.n_items)
+        popular = embeddings.items[np.argsort(-popularity[embeddings.items], kind="stable")[:count]]
+        if len(popular) < 2:
+            raise LLMInitError(
+                f"init_strategy 'var' has {len(popular)} items to take a variance over (popular_ratio "
+                f"{self.popular_ratio} of {embeddings.n_items}, of which {len(embeddings.items)} have a vector): "
+                f"expected at least 2, raise popular_ratio"
+            )
+        variance = _variance(block for _, block in embeddings.blocks(popular))
+        return _columns(np.argsort(-variance, kind="stable")[:size])
+
+
+def _variance(blocks: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+    """Return the unbiased variance of each column over all rows of the blocks (Chan, Golub and LeVeque, 1983)."""
+    count, mean, square = 0, np.float64(0), np.float64(0)
+    for block in blocks:
+        rows = block.astype(np.float64)
+        block_mean = rows.mean(axis=0)
+        delta, total = block_mean - mean, count + len(rows)
+        square = square + ((rows - block_mean) ** 2).sum(axis=0) + delta**2 * count * len(rows) / total
+        mean, count = mean + delta * len(rows) / total, total
+    return np.asarray(square / (count - 1))

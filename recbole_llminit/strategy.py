@@ -1,0 +1,136 @@
+"""What a strategy is, what it makes, and the registry of strategies by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.errors import LLMInitError
+
+StrategyType = TypeVar("StrategyType", bound="type[Strategy]")
+
+
+class Reduction(Protocol):
+    """A fitted map from LLM vectors to values of an embedding table; applies to any later item as well."""
+
+    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Reduce vectors of shape ``[k, llm_dim]`` to values of shape ``[k, d]``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the map in JSON types, so that it can be saved and applied again."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A reduction that keeps some columns of the vectors, unchanged.
+
+    Parameters
+    ----------
+    dimensions : tuple of int
+        The columns kept, ascending.
+    """
+
+    dimensions: tuple[int, ...]
+
+    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return ``block[:, dimensions]`` as float32, shape ``[k, d]``."""
+        return np.take(block, self.dimensions, axis=1).astype(np.float32, copy=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the kept columns in JSON types."""
+        return {"kind": "columns", "dimensions": list(self.dimensions)}
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """A way to make ``d`` numbers per item from its LLM vector of ``llm_dim`` numbers.
+
+    Subclasses are frozen dataclasses: their fields are the keys of ``init_args``, their repr is the line in the
+    log. Nothing is drawn from a global random state.
+    """
+
+    @abstractmethod
+    def fit(
+        self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int
+    ) -> Reduction:
+        """Fit the reduction to ``size`` columns on the items that have a vector.
+
+        Parameters
+        ----------
+        embeddings : AlignedEmbeddings
+            The vectors, read in blocks.
+        size : int
+            The width ``d`` of the table to fill, at most ``embeddings.width``.
+        popularity : ndarray of int, shape [n_items]
+            Training degree of each item.
+        seed : int
+            Seed of the strategy's own generator.
+        """
+
+
+@dataclass(frozen=True)
+class RegisteredStrategy:
+    """One entry of the registry."""
+
+    name: str
+    cls: type[Strategy]
+    description: str
+
+
+_registry: dict[str, RegisteredStrategy] = {}
+
+
+def register_strategy(name: str, description: str) -> Callable[[StrategyType], StrategyType]:
+    """Register a `Strategy` class under the name used in ``init_strategy``.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+
+    def decorator(cls: StrategyType) -> StrategyType:
+        if name in _registry:
+            raise ValueError(f"strategy {name!r} is already registered by {_registry[name].cls.__name__}")
+        _registry[name] = RegisteredStrategy(name, cls, description)
+        return cls
+
+    return decorator
+
+
+def list_strategies() -> list[RegisteredStrategy]:
+    """Return every registered strategy, in the order of registration."""
+    return list(_registry.values())
+
+
+def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strategy:
+    """Make the strategy registered under ``name`` with its ``init_args``.
+
+    Raises
+    ------
+    LLMInitError
+        If no strategy has that name, or it has no such argument, or an argument's value is refused.
+    """
+    if name not in _registry:
+        raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, _registry)} ({', '.join(_registry)})")
+    cls = _registry[name].cls
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in arguments or {}:
+        if key not in known:
+            has = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise LLMInitError(f"init_args {key!r} is unknown to init_strategy {name!r}{suggest(key, known)} ({has})")
+    return cls(**(arguments or {}))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ``": did you mean '...'?"`` for the nearest of the known words, or an empty string."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f": did you mean {match[0]!r}?" if match else ""

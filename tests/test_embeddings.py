@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from recbole_llminit.embeddings import ItemEmbeddings
+from recbole_llminit.errors import LLMInitError
+
+
+def embeddings(tokens, vectors, **options):
+    vectors = np.asarray(vectors, dtype=np.float32)
+    return ItemEmbeddings(np.array(tokens, dtype=object), (vectors,), "vectors.npy", "0", **options)
+
+
+def keyed_by(tokens):
+    return embeddings(tokens, np.zeros((len(tokens), 2)))
+
+
+def test_alignment_follows_tokens_not_positions():
+    aligned = embeddings(["c", "a", "x"], [[3, 3], [1, 1], [9, 9]]).align(["[PAD]", "a", "b", "c"], "toy")
+    assert aligned.rows.tolist() == [-1, 1, -1, 0]
+    assert aligned.items.tolist() == [1, 3]
+    assert (aligned.n_items, aligned.width) == (4, 2)
+    read = {
+        int(item): row.tolist() for items, block in aligned.blocks() for item, row in zip(items, block, strict=True)
+    }
+    assert read == {1: [1, 1], 3: [3, 3]}
+
+
+def test_pad_never_has_a_vector():
+    aligned = embeddings(["[PAD]", "a"], [[1], [2]]).align(["[PAD]", "a"], "toy")
+    assert aligned.rows.tolist() == [-1, 1]
+
+
+def test_blocks_cross_shards(monkeypatch):
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", 3)
+    chunks = tuple(np.full((count, 2), index, dtype=np.float16) for index, count in enumerate((2, 4, 1)))
+    tokens = np.array([f"t{number}" for number in range(7)], dtype=object)
+    aligned = ItemEmbeddings(tokens, chunks, "store", "0").align(["[PAD]", *reversed(tokens)], "toy")
+    blocks = list(aligned.blocks())
+    assert [items.tolist() for items, _ in blocks] == [[7, 6, 5], [4, 3, 2], [1]]
+    assert [block[:, 0].tolist() for _, block in blocks] == [[0, 0, 1], [1, 1, 1], [2]]
+    some = list(aligned.blocks(np.array([1, 7])))
+    assert [(items.tolist(), block[:, 0].tolist()) for items, block in some] == [([7, 1], [0, 2])]
+
+
+def test_keyed_by_row_number():
+    with pytest.raises(LLMInitError) as caught:
+        keyed_by(["0", "1", "2"]).align(["[PAD]", "B001FB5IIC", "B00", "C"], "amazon-beauty")
+    assert str(caught.value) == (
+        "none of the 3 items of amazon-beauty is in vectors.npy (dataset: B001FB5IIC, B00, C; file: 0, 1, 2): "
+        "the file seems keyed by row number, write the item's own id beside each vector"
+    )
+
+
+def test_off_by_one():
+    with pytest.raises(LLMInitError, match=r"keyed 0\.\.\.2, the items of ml-100k are 1\.\.\.3 .*off by one"):
+        keyed_by(["0", "1", "2"]).align(["[PAD]", "2", "1", "3"], "ml-100k")
+
+
+def test_tokens_that_are_numbers_from_zero_are_not_off_by_one():
+    # Item 0 was filtered out of the dataset; the highest id still lies inside the file.
+    aligned = keyed_by(["0", "1", "2", "3"]).align(["[PAD]", "3", "1"], "amazon-office")
+    assert aligned.rows.tolist() == [-1, 3, 1]
+
+
+def test_no_overlap():
+    with pytest.raises(
+        LLMInitError, match=r"none of the 2 items of toy is in vectors.npy \(dataset: a, b; file: x, y\)"
+    ):
+        keyed_by(["x", "y"]).align(["[PAD]", "a", "b"], "toy")
+
+
+def test_duplicate_ids():
+    with pytest.raises(LLMInitError, match=r"has 1 ids more than once \(a\).*remove the duplicates"):
+        keyed_by(["a", "b", "a"])
+
+
+def test_ids_and_vectors_differ_in_number():
+    with pytest.raises(LLMInitError, match="has 3 vectors for 2 ids"):
+        embeddings(["a", "b"], np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_named(value):
+    aligned = embeddings(["a", "b"], [[1, 2], [value, 4]]).align(["[PAD]", "a", "b"], "toy")
+    with pytest.raises(LLMInitError, match=r"NaN or infinite numbers in the vectors of 1 or more items \(b\)"):
+        list(aligned.blocks())
+
+
+def test_a_broken_vector_of_another_dataset_does_no_harm():
+    aligned = embeddings(["a", "x"], [[1, 2], [np.nan, 4]]).align(["[PAD]", "a"], "toy")
+    assert [block.tolist() for _, block in aligned.blocks()] == [[[1, 2]]]
+
+
+def test_encoder_name_falls_back_on_the_source():
+    assert embeddings(["a"], [[1]], facts={"model": "mini"}).encoder == "mini"
+    assert embeddings(["a"], [[1]]).encoder == "vectors.npy"
