@@ -1,0 +1,296 @@
+"""The write itself: LLM vectors into a built model's user and item tables, in place."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_matrix
+from texttable import Texttable
+from torch import nn
+
+from recbole_llminit.aggregation import aggregate_users
+from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.strategy import Reduction, Strategy
+from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, trainable_embeddings
+
+Scale = Literal["raw", "model"] | float
+UserStart = Literal["mean", "none"]
+Missing = Literal["model", "mean", "error"]
+
+_LOW_COVERAGE = 0.5
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What was written into one table."""
+
+    name: str
+    side: Side
+    shape: tuple[int, int]
+    rows_written: int
+    rows_left: int
+    deviation_before: float
+    deviation_after: float
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What an initialisation did and what it left alone; prints as a table.
+
+    Parameters
+    ----------
+    model : str
+        The model's class.
+    strategy : str
+        The strategy with its parameters.
+    encoder, source, fingerprint : str
+        Where the vectors came from.
+    llm_dim : int
+        Their number of dimensions.
+    reductions : mapping of int to dict
+        The fitted map for each table width, in JSON types.
+    scale : str
+        ``init_scale``.
+    items, items_with_vector, users, users_with_items : int
+        Coverage, without ``[PAD]``.
+    tables : tuple of TableReport
+        The tables written.
+    left_alone : tuple of str
+        Embedding tables that are neither the users' nor the items', with their shapes.
+    seconds : float
+        Time from open vectors to written tables.
+    """
+
+    model: str
+    strategy: str
+    encoder: str
+    source: str
+    fingerprint: str
+    llm_dim: int
+    reductions: Mapping[int, Mapping[str, Any]]
+    scale: str
+    items: int
+    items_with_vector: int
+    users: int
+    users_with_items: int
+    tables: tuple[TableReport, ...]
+    left_alone: tuple[str, ...]
+    seconds: float
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before a long run."""
+        if self.items_with_vector >= _LOW_COVERAGE * self.items:
+            return ()
+        return (
+            f"only {self.items_with_vector:,} of {self.items:,} items "
+            f"({self.items_with_vector / self.items:.0%}) have a vector in {self.source}: the others start from the "
+            f"model's own values; check that the file belongs to this dataset",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report in JSON types."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return content
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON; the file appears whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.writing")
+        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+
+    def __str__(self) -> str:
+        """Draw the report as the table that stands in the log."""
+        rows = [
+            ["strategy", self.strategy],
+            ["encoder", f"{self.encoder} ({self.llm_dim} dimensions)"],
+            ["vectors", f"{self.source} [{self.fingerprint}]"],
+            [
+                "coverage",
+                f"{self.items_with_vector:,} of {self.items:,} items, "
+                f"{self.users_with_items:,} of {self.users:,} users",
+            ],
+        ]
+        for table in self.tables:
+            rows.append(
+                [
+                    table.name,
+                    f"{table.shape[0]:,} x {table.shape[1]}, {table.rows_written:,} {table.side} rows written, "
+                    f"{table.rows_left:,} left; deviation {table.deviation_before:.4f} -> {table.deviation_after:.4f}",
+                ]
+            )
+        rows.append(["left alone", ", ".join(("[PAD] rows", *self.left_alone))])
+        rows.append(["seconds", f"{self.seconds:.2f}"])
+        table = Texttable(max_width=0)
+        table.set_deco(Texttable.BORDER | Texttable.VLINES | Texttable.HEADER)
+        table.set_cols_dtype(["t", "t"])
+        table.header(["LLMInit", self.model])
+        table.add_rows(rows, header=False)
+        return str(table.draw())
+
+
+def initialize_embeddings_(
+    model: nn.Module,
+    embeddings: AlignedEmbeddings,
+    interactions: csr_matrix,
+    strategy: Strategy,
+    *,
+    seed: int,
+    scale: Scale = "raw",
+    user: UserStart = "mean",
+    missing: Missing = "model",
+    tables: Mapping[Side, Sequence[str]] | None = None,
+) -> InitReport:
+    """Write the LLM start into a built model's user and item tables, in place.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model after its own constructor. Its parameters stay the same objects; only rows are overwritten.
+    embeddings : AlignedEmbeddings
+        Item vectors by item id.
+    interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
+        The training interactions.
+    strategy : Strategy
+        Reduces the vectors to each table's width.
+    seed : int
+        Seed of the strategy's own generator.
+    scale : {"raw", "model"} or float
+        The standard deviation of all values written to an item table: as the strategy made them, as the model's own
+        initial values had it, or this number. User values are aggregated from the scaled ones, not scaled again.
+    user : {"mean", "none"}
+        Users start at the mean of their training items' values, or as the model made them.
+    missing : {"model", "mean", "error"}
+        Items without a vector keep the model's own row, start at the mean of all written rows, or are an error.
+    tables : mapping, optional
+        ``{"user": [...], "item": [...]}``, parameter names, where they cannot be found by their number of rows.
+
+    Returns
+    -------
+    InitReport
+        What was written and what was left alone.
+
+    Raises
+    ------
+    LLMInitError
+        If the model has no such table, a table is wider than the vectors, a vector is not finite, or ``missing`` is
+        ``"error"`` and an item has no vector. Nothing is written then.
+
+    Notes
+    -----
+    No global random state is read or advanced, nothing but the training interactions is looked at, and a row
+    without a value (``[PAD]``, a user without training items) keeps the model's own.
+    """
+    began = time.perf_counter()
+    n_users, n_items = interactions.shape
+    found = find_embedding_tables(model, n_users, n_items, tables)
+    if user == "none":
+        found = [table for table in found if table.side == "item"]
+    for table in found:
+        _check_width(table, embeddings)
+    has_vector = embeddings.rows >= 0
+    without = n_items - 1 - int(has_vector.sum())
+    if without and missing == "error":
+        lacking = [embeddings.tokens[item] for item in np.flatnonzero(~has_vector)[1:4]]
+        raise LLMInitError(
+            f"{without:,} of {n_items - 1:,} items have no vector in {embeddings.embeddings.source} "
+            f"({', '.join(lacking)}, ...) and init_missing is 'error': add their vectors, or set init_missing"
+        )
+    popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
+
+    reductions: dict[int, Reduction] = {}
+    writes: list[tuple[EmbeddingTable, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
+    for width in dict.fromkeys(table.width for table in found):
+        reductions[width] = strategy.fit(embeddings, width, popularity=popularity, seed=seed)
+        of_width = [table for table in found if table.width == width]
+        item_values = _reduce(embeddings, reductions[width], width)
+        item_values *= _factor(item_values[has_vector], scale, of_width)
+        user_values, has_user_value = aggregate_users(item_values, has_vector, interactions)
+        has_item_value = has_vector.copy()
+        if missing == "mean":
+            has_item_value[1:] = True
+            item_values[~has_vector] = item_values[has_vector].mean(axis=0)
+        for table in of_width:
+            values = (item_values, has_item_value) if table.side == "item" else (user_values, has_user_value)
+            writes.append((table, *values))
+
+    reports = tuple(_write(table, values, mask) for table, values, mask in writes)
+    written = {id(table.weight) for table in found}
+    return InitReport(
+        model=type(model).__name__,
+        strategy=repr(strategy),
+        encoder=embeddings.embeddings.encoder,
+        source=embeddings.embeddings.source,
+        fingerprint=embeddings.embeddings.fingerprint,
+        llm_dim=embeddings.width,
+        reductions={width: reduction.to_dict() for width, reduction in reductions.items()},
+        scale=str(scale),
+        items=n_items - 1,
+        items_with_vector=int(has_vector.sum()),
+        users=n_users - 1,
+        users_with_items=int((interactions[:, has_vector].sum(axis=1) > 0).sum()),
+        tables=reports,
+        left_alone=tuple(
+            f"{name} {tuple(weight.shape)}"
+            for name, weight in trainable_embeddings(model).items()
+            if id(weight) not in written
+        ),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check_width(table: EmbeddingTable, embeddings: AlignedEmbeddings) -> None:
+    if table.width > embeddings.width:
+        raise LLMInitError(
+            f"embedding_size {table.width} is larger than the {embeddings.width} dimensions of "
+            f"{embeddings.embeddings.encoder} (table {table.name}): set embedding_size (hidden_size in SASRec and its "
+            f"kin) <= {embeddings.width}, or use a larger encoder"
+        )
+
+
+def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> npt.NDArray[np.float32]:
+    values = np.zeros((embeddings.n_items, width), dtype=np.float32)
+    for items, block in embeddings.blocks():
+        values[items] = reduction(block)
+    return values
+
+
+def _factor(values: npt.NDArray[np.float32], scale: Scale, tables: Sequence[EmbeddingTable]) -> float:
+    if scale == "raw":
+        return 1.0
+    if scale == "model":
+        weights = [table.weight for table in tables if table.side == "item"] or [table.weight for table in tables]
+        target = float(torch.cat([weight.detach().reshape(-1) for weight in weights]).float().std())
+    else:
+        target = scale
+    deviation = float(values.std(dtype=np.float64))
+    if deviation == 0:
+        raise LLMInitError(f"init_scale is {scale!r} but all values to write are equal: set init_scale: raw")
+    return target / deviation
+
+
+@torch.no_grad()
+def _write(table: EmbeddingTable, values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_]) -> TableReport:
+    weight, ids = table.weight, torch.from_numpy(np.flatnonzero(has_value))
+    before = float(weight.float().std())
+    rows = weight[: table.rows]
+    rows.index_copy_(0, ids.to(weight.device), torch.from_numpy(values[has_value]).to(weight.device, weight.dtype))
+    return TableReport(
+        name=table.name,
+        side=table.side,
+        shape=(int(weight.shape[0]), table.width),
+        rows_written=len(ids),
+        rows_left=int(weight.shape[0]) - len(ids),
+        deviation_before=before,
+        deviation_after=float(weight.float().std()),
+    )

@@ -1,0 +1,187 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from torch import nn
+
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.initializer import initialize_embeddings_
+from recbole_llminit.selection import Random, Uniform, Variance
+from recbole_llminit.strategy import list_strategies
+
+
+class Net(nn.Module):
+    """Four items and three users with [PAD]; every row starts at its own number below zero."""
+
+    def __init__(self, width=2, **others):
+        super().__init__()
+        self.users = nn.Embedding(3, width)
+        self.items = nn.Embedding(4, width, padding_idx=0)
+        for name, (rows, columns) in others.items():
+            setattr(self, name, nn.Embedding(rows, columns))
+        with torch.no_grad():
+            self.users.weight.copy_(-torch.arange(3.0)[:, None] - 1)
+            self.items.weight.copy_(-torch.arange(4.0)[:, None] - 10)
+
+
+#                                 [PAD]   a  b  c
+INTERACTIONS = csr_matrix(np.array([[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=np.float32))
+
+
+def start(net, embeddings, strategy=None, **options):
+    return initialize_embeddings_(net, embeddings, INTERACTIONS, strategy or Uniform(), seed=1, **options)
+
+
+@pytest.fixture
+def vectors(embed):
+    return embed([1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12])
+
+
+def test_values_literally(vectors):
+    net = Net()
+    start(net, vectors)
+    assert net.items.weight.tolist() == [[-10, -10], [1, 3], [5, 7], [9, 11]]
+    # The first user trained on items 1 and 2, the second on none.
+    assert net.users.weight.tolist() == [[-1, -1], [3, 5], [-3, -3]]
+
+
+def test_the_parameters_stay_the_same_objects(vectors):
+    net = Net()
+    before = dict(net.named_parameters())
+    start(net, vectors)
+    assert all(parameter is before[name] for name, parameter in net.named_parameters())
+    assert net.items.padding_idx == 0
+    assert net.items.weight.requires_grad and net.items.weight.is_leaf
+
+
+def test_an_item_without_a_vector_keeps_its_row_and_leaves_the_mean(embed):
+    net = Net()
+    report = start(net, embed([1, 2, 3, 4], None, [9, 10, 11, 12]))
+    assert net.items.weight.tolist() == [[-10, -10], [1, 3], [-12, -12], [9, 11]]
+    assert net.users.weight.tolist() == [[-1, -1], [1, 3], [-3, -3]]
+    assert (report.items, report.items_with_vector, report.users, report.users_with_items) == (3, 2, 2, 1)
+    assert [(table.rows_written, table.rows_left) for table in report.tables] == [(1, 2), (2, 2)]
+
+
+def test_missing_mean_writes_the_mean_but_not_into_users(embed):
+    net = Net()
+    start(net, embed([1, 2, 3, 4], None, [9, 10, 11, 12]), missing="mean")
+    assert net.items.weight.tolist() == [[-10, -10], [1, 3], [5, 7], [9, 11]]
+    assert net.users.weight.tolist()[1] == [1, 3]
+
+
+def test_missing_error_writes_nothing(embed):
+    net = Net()
+    with pytest.raises(LLMInitError, match=r"1 of 3 items have no vector in vectors \(i2, ...\)"):
+        start(net, embed([1, 2, 3, 4], None, [9, 10, 11, 12]), missing="error")
+    assert net.items.weight.tolist()[1] == [-11, -11]
+
+
+def test_users_left_as_they_are(vectors):
+    net = Net()
+    report = start(net, vectors, user="none")
+    assert net.users.weight.tolist() == [[-1, -1], [-2, -2], [-3, -3]]
+    assert [table.name for table in report.tables] == ["items.weight"]
+    assert report.left_alone == ("users.weight (3, 2)",)
+
+
+def test_scale_by_number_is_the_deviation_of_the_item_values(vectors):
+    net = Net()
+    start(net, vectors, scale=0.5)
+    written = net.items.weight[1:].detach().numpy()
+    assert written.std() == pytest.approx(0.5, rel=1e-6)
+    np.testing.assert_allclose(written / written[0, 0], [[1, 3], [5, 7], [9, 11]], rtol=1e-6)
+    np.testing.assert_allclose(net.users.weight[1].detach(), written[:2].mean(axis=0), rtol=1e-6)
+
+
+def test_scale_model_is_the_deviation_the_table_had(vectors):
+    net = Net()
+    deviation = float(net.items.weight.detach().std())
+    start(net, vectors, scale="model")
+    assert net.items.weight[1:].detach().numpy().std() == pytest.approx(deviation, rel=1e-6)
+
+
+def test_scale_of_equal_values(embed):
+    with pytest.raises(LLMInitError, match="all values to write are equal"):
+        start(Net(), embed([1, 1], [1, 1], [1, 1]), scale=0.1)
+
+
+def test_each_table_is_reduced_to_its_own_width(vectors):
+    net = Net(wide_items=(4, 4), narrow_users=(3, 1))
+    report = start(net, vectors)
+    assert net.items.weight.tolist()[1] == [1, 3]
+    assert net.wide_items.weight.tolist()[1] == [1, 2, 3, 4]
+    assert net.narrow_users.weight.tolist()[1] == [3]
+    assert {width: reduction["dimensions"] for width, reduction in report.reductions.items()} == {
+        2: [0, 2], 4: [0, 1, 2, 3], 1: [0],
+    }  # fmt: skip
+
+
+def test_popularity_is_the_training_degree(embed):
+    # int(0.5 * 4) = 2: items 1 and 2 have training interactions, and there column 3 varies most.
+    net = Net(width=1)
+    report = start(net, embed([0, 0, 0, 1], [1, 0, 0, 4], [0, 90, 0, 0]), Variance(popular_ratio=0.5))
+    assert report.reductions[1]["dimensions"] == [3]
+
+
+def test_too_wide_a_table_is_refused_before_anything_is_written(vectors):
+    net = Net(width=5)
+    with pytest.raises(LLMInitError) as caught:
+        start(net, vectors)
+    assert str(caught.value) == (
+        "embedding_size 5 is larger than the 4 dimensions of vectors (table users.weight): set embedding_size "
+        "(hidden_size in SASRec and its kin) <= 4, or use a larger encoder"
+    )
+    assert net.items.weight.tolist()[1] == [-11] * 5
+
+
+@pytest.mark.parametrize("strategy", [Random(), Uniform(), Variance(1.0)], ids=repr)
+def test_a_broken_vector_is_refused_before_anything_is_written(embed, strategy):
+    net = Net()
+    with pytest.raises(LLMInitError, match=r"vectors of 1 or more items \(i2\)"):
+        start(net, embed([1, 2, 3, 4], [5, np.nan, 7, 8], [9, 10, 11, 12]), strategy)
+    assert net.items.weight.tolist()[1] == [-11, -11]
+
+
+@pytest.mark.parametrize("entry", list_strategies(), ids=lambda entry: entry.name)
+def test_random_states_are_untouched(vectors, entry):
+    net = Net()
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    start(net, vectors, entry.cls(**({"popular_ratio": 1.0} if entry.name == "var" else {})))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert (np.random.get_state()[1] == numpy_state).all()
+
+
+def test_half_precision_tables(vectors):
+    net = Net().half()
+    start(net, vectors)
+    assert net.items.weight.dtype == torch.float16
+    assert net.items.weight.tolist()[1:] == [[1, 3], [5, 7], [9, 11]]
+
+
+def test_report_prints_and_saves(vectors, tmp_path):
+    report = start(Net(words=(9, 2)), vectors, Variance(1.0))
+    printed = str(report)
+    for part in ("Variance(popular_ratio=1.0)", "3 of 3 items, 1 of 2 users", "words.weight (9, 2)", "vectors (4 dimensions)",
+                 "4 x 2, 3 item rows written, 1 left"):  # fmt: skip
+        assert part in printed
+    report.save(tmp_path / "report.json")
+    saved = json.loads((tmp_path / "report.json").read_text())
+    assert saved == report.to_dict()
+    assert saved["reductions"]["2"] == {"kind": "columns", "dimensions": [0, 1]}
+    assert saved["tables"][0]["shape"] == [3, 2]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.json"]
+
+
+@pytest.mark.parametrize(("with_vector", "warned"), [(3, False), (2, False), (1, True)])
+def test_low_coverage_is_a_warning(embed, with_vector, warned):
+    rows = [[1, 2, 3, 4]] * with_vector + [None] * (4 - with_vector)
+    net = nn.Module()
+    net.items = nn.Embedding(5, 2)
+    report = initialize_embeddings_(net, embed(*rows), csr_matrix(np.eye(3, 5, dtype=np.float32)), Uniform(), seed=1)
+    if warned:
+        assert report.warnings[0].startswith("only 1 of 4 items (25%) have a vector in vectors")
+    else:
+        assert report.warnings == ()

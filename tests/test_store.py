@@ -1,0 +1,212 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.store import append_shard, fingerprint_facts, hash_text, read_embeddings
+
+FACTS = {"model": "mini", "dtype": "float16", "versions": {"torch": "2"}}
+
+
+def write(folder, ids, vectors, facts=FACTS):
+    vectors = np.asarray(vectors)
+    return append_shard(folder, ids, [hash_text(item) for item in ids], vectors, facts)
+
+
+def by_token(found):
+    return dict(zip(found.tokens, np.concatenate(found.chunks).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_what_is_written_is_read(tmp_path, dtype):
+    vectors = np.arange(12, dtype=dtype).reshape(4, 3)
+    first = write(tmp_path / "s", ["a", "b", "c"], vectors[:3])
+    second = write(tmp_path / "s", ["d"], vectors[3:])
+    assert [first.name, second.name] == ["part-00000.arrow", "part-00001.arrow"]
+    found = read_embeddings(tmp_path / "s")
+    assert by_token(found) == dict(zip("abcd", vectors.tolist(), strict=True))
+    assert found.chunks[0].dtype == dtype
+    assert (found.width, found.encoder, found.fingerprint) == (3, "mini", fingerprint_facts(FACTS))
+    assert found.facts == FACTS
+
+
+def test_the_vectors_are_mapped_not_copied(tmp_path):
+    write(tmp_path, ["a", "b"], np.ones((2, 3), np.float16))
+    chunk = read_embeddings(tmp_path).chunks[0]
+    assert not chunk.flags.owndata
+    assert not chunk.flags.writeable
+
+
+def test_columns_are_as_documented(tmp_path):
+    path = write(tmp_path, ["a"], np.ones((1, 3), np.float16))
+    schema = pa.ipc.open_file(path).schema
+    assert schema.names == ["item_id", "text_hash", "embedding"]
+    assert schema.field("embedding").type.list_size == 3
+    assert schema.field("embedding").type.value_type == pa.float16()
+    assert json.loads(schema.metadata[b"recbole_llminit"])["facts"]["model"] == "mini"
+
+
+def test_a_later_shard_replaces_an_item(tmp_path):
+    write(tmp_path, ["a", "b"], np.float32([[1, 1], [2, 2]]))
+    write(tmp_path, ["a"], np.float32([[9, 9]]))
+    assert by_token(read_embeddings(tmp_path)) == {"a": [9, 9], "b": [2, 2]}
+
+
+def test_temporary_files_are_not_read(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    (tmp_path / ".part-00001.arrow.writing").write_bytes(b"half")
+    (tmp_path / ".part-00002.arrow").write_bytes(b"half")
+    assert by_token(read_embeddings(tmp_path)) == {"a": [1, 1]}
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    class FullDisk:
+        def __init__(self, sink, schema):
+            pass
+
+        def __enter__(self):
+            raise OSError("No space left on device")
+
+        def __exit__(self, *arguments):
+            return False
+
+    monkeypatch.setattr("recbole_llminit.store.pa.ipc.new_file", FullDisk)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, ["a"], np.float32([[1, 1]]))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "vectors", "message"),
+    [
+        (["a", "a"], np.ones((2, 3), np.float32), "more than once in one shard"),
+        (["a"], np.ones((2, 3), np.float32), "1 ids and 1 text hashes for 2 vectors"),
+        (["a"], np.full((1, 3), np.nan, np.float32), "NaN or infinite"),
+        (["a"], np.ones((1, 3)), "expected float16 or float32"),
+        (["a"], np.ones(3, np.float32), r"expected float16 or float32, \[n, d\]"),
+    ],
+)
+def test_the_writer_refuses(tmp_path, ids, vectors, message):
+    with pytest.raises(LLMInitError, match=message):
+        write(tmp_path, ids, vectors)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_width_in_one_shard(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    write(tmp_path, ["b"], np.float32([[1, 1, 1]]))
+    with pytest.raises(LLMInitError, match=r"part-00001.arrow holds vectors of 3 dimensions, part-00000.arrow of 2"):
+        read_embeddings(tmp_path)
+
+
+def test_shards_of_two_encoders(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    write(tmp_path, ["b"], np.float32([[1, 1]]), {**FACTS, "model": "other"})
+    with pytest.raises(LLMInitError, match="part-00001.arrow was made by another encoder"):
+        read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 300])
+def test_truncated_shard(tmp_path, keep):
+    path = write(tmp_path, ["a", "b"], np.ones((2, 64), np.float32))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(
+        LLMInitError,
+        match=r"part-00000.arrow is truncated or not an Arrow file .*delete it and make its vectors again",
+    ):
+        read_embeddings(tmp_path)
+
+
+def test_missing_store(tmp_path):
+    with pytest.raises(LLMInitError, match=r"there is no embedding store at .*nowhere: check llm_embedding"):
+        read_embeddings(tmp_path / "nowhere")
+    with pytest.raises(LLMInitError, match="holds no .arrow or .parquet file"):
+        read_embeddings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        pa.array([[1, 2], [3, 4]], pa.list_(pa.float32())),
+        pa.array([[1, 2], [3, 4]], pa.list_(pa.float64(), 2)),
+        pa.array([[1, 2], [3, 4]], pa.large_list(pa.float32())),
+    ],
+    ids=["list", "fixed_size_list", "large_list"],
+)
+@pytest.mark.parametrize("ids", [pa.array(["7", "9"]), pa.array([7, 9])], ids=["text", "numbers"])
+def test_a_folder_of_parquet(tmp_path, embedding, ids):
+    pq.write_table(pa.table({"item_id": ids, "embedding": embedding}), tmp_path / "part-0.snappy.parquet")
+    (tmp_path / "_SUCCESS").touch()
+    found = read_embeddings(tmp_path)
+    assert by_token(found) == {"7": [1, 2], "9": [3, 4]}
+    assert len(found.fingerprint) == 16
+
+
+def test_parquet_that_is_refused(tmp_path):
+    def refused(message, **columns):
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        with pytest.raises(LLMInitError, match=message):
+            read_embeddings(tmp_path)
+
+    refused("no column .*item_id", id=["a"], embedding=[[1.0]])
+    refused(r"vectors of \[1, 2\] dimensions", item_id=["a", "b"], embedding=[[1.0], [1.0, 2.0]])
+    refused("empty cells", item_id=["a", None], embedding=[[1.0], [1.0]])
+    refused("empty cells", item_id=["a", "b"], embedding=[[1.0], None])
+    refused("expected lists of numbers", item_id=["a"], embedding=["[1, 2]"])
+    refused("expected floating-point numbers", item_id=["a"], embedding=[["1"]])
+    refused("1 ids more than once", item_id=["a", "a"], embedding=[[1.0], [2.0]])
+
+
+def test_a_missing_number_is_reported_with_its_item(tmp_path):
+    pq.write_table(pa.table({"item_id": ["a", "b"], "embedding": [[1.0, 2.0], [1.0, None]]}), tmp_path / "a.parquet")
+    with pytest.raises(LLMInitError, match=r"NaN or infinite numbers in the vectors of 1 or more items \(b\)"):
+        list(read_embeddings(tmp_path).align(["[PAD]", "a", "b"], "toy").blocks())
+
+
+@pytest.mark.parametrize("ids", ["txt", "json"])
+def test_npy_with_ids_beside_it(tmp_path, ids):
+    np.save(tmp_path / "v.npy", np.float32([[1, 2], [3, 4]]))
+    content = "x 1\ny\n" if ids == "txt" else json.dumps(["x 1", "y"])
+    (tmp_path / f"v.{ids}").write_text(content)
+    assert by_token(read_embeddings(tmp_path / "v.npy")) == {"x 1": [1, 2], "y": [3, 4]}
+
+
+def test_npy_fingerprint_follows_the_content(tmp_path):
+    def fingerprint(vectors, ids):
+        np.save(tmp_path / "v.npy", vectors)
+        (tmp_path / "v.txt").write_text("\n".join(ids))
+        return read_embeddings(tmp_path / "v.npy").fingerprint
+
+    ones = np.ones((2, 2), np.float32)
+    assert fingerprint(ones, "ab") == fingerprint(ones, "ab")
+    assert len({fingerprint(ones, "ab"), fingerprint(ones, "ba"), fingerprint(2 * ones, "ab")}) == 3
+
+
+def test_npy_that_is_refused(tmp_path):
+    path = tmp_path / "v.npy"
+    np.save(path, np.ones((2, 2), np.float32))
+    with pytest.raises(
+        LLMInitError, match=r"has no ids beside it: expected v.txt .* row numbers are never taken for ids"
+    ):
+        read_embeddings(path)
+    (tmp_path / "v.txt").write_text("a\nb\n")
+    np.save(path, np.ones(4))
+    with pytest.raises(LLMInitError, match=r"shape \(4,\)"):
+        read_embeddings(path)
+    np.save(path, np.array([{"pickled": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(LLMInitError, match="cannot be read as an array of numbers"):
+        read_embeddings(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "v.pkl").write_bytes(b"anything")
+    with pytest.raises(LLMInitError, match="not a form of vectors that can be read"):
+        read_embeddings(tmp_path / "v.pkl")
+
+
+def test_fingerprint_holds_what_changes_a_vector():
+    assert fingerprint_facts({**FACTS, "versions": {"torch": "3"}}) == fingerprint_facts(FACTS)
+    assert fingerprint_facts({**FACTS, "prompt": "query: "}) != fingerprint_facts(FACTS)
