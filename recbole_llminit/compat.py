@@ -1,0 +1,212 @@
+"""What RecBole 1.2.1 needs on today's Python stack: one function per ailment.
+
+Every function mends one thing inside RecBole, is a no-op where nothing is broken, may be called again, and leaves
+RecBole's results as they were on the stack RecBole was written for (NumPy 1.26, pandas 2.2, SciPy 1.11). `apply` runs
+all of them. ``recbole.quick_start`` is never imported: it imports ray, whose pinned version does not import on NumPy 2
+and has no wheel for Python 3.12.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+import torch
+
+from recbole_llminit.errors import LLMInitError
+
+RECBOLE_VERSION = "1.2.1"
+
+_TORCH_LOAD_MODULES = (
+    "recbole.trainer.trainer",
+    "recbole.model.general_recommender.convncf",
+    "recbole.model.general_recommender.nais",
+    "recbole.model.general_recommender.neumf",
+    "recbole.model.general_recommender.ract",
+    "recbole.model.context_aware_recommender.kd_dagfm",
+    "recbole.model.sequential_recommender.s3rec",
+)
+_AGG_LEN_MODULES = (
+    "recbole.data.dataset.dataset",
+    "recbole.data.dataset.kg_dataset",
+    "recbole.data.dataset.sequential_dataset",
+)
+
+
+def apply() -> None:
+    """Mend RecBole in this process; calling it again does nothing more.
+
+    Raises
+    ------
+    LLMInitError
+        If the RecBole installed is not 1.2.1.
+    """
+    check_recbole_version()
+    restore_numpy_aliases()
+    restore_dok_update()
+    load_whole_checkpoints()
+    lengths_per_row()
+    fill_missing_sequences()
+    fill_missing_values()
+    # Nothing is missing any more where RecBole's chained fills warn that they do nothing.
+    warnings.filterwarnings("ignore", category=pd.errors.ChainedAssignmentError, module=r"recbole\.data\.dataset")
+
+
+def check_recbole_version() -> None:
+    """Refuse a RecBole other than the one these mends were written for."""
+    if importlib.util.find_spec("recbole") is None:
+        raise LLMInitError(
+            f"RecBole is not installed: pip install recbole=={RECBOLE_VERSION} "
+            f"(on Python 3.12 and later: pip install --no-deps recbole=={RECBOLE_VERSION})"
+        )
+    found = importlib.import_module("recbole").__version__
+    if found != RECBOLE_VERSION:
+        raise LLMInitError(
+            f"recbole-llminit works with RecBole {RECBOLE_VERSION}, this is RecBole {found}: "
+            f"pip install recbole=={RECBOLE_VERSION}"
+        )
+
+
+def restore_numpy_aliases() -> None:
+    """Give NumPy the type names that RecBole reads from it.
+
+    Where: ``recbole/config/configurator.py:625-635`` sets aliases from ``np.float_``, ``np.complex_`` and
+    ``np.unicode_``; the aliases (``np.float``, ``np.bool``, ``np.long``, ``np.str``) are read in
+    ``evaluator/metrics.py``, ``data/interaction.py``, ``data/dataset/dataset.py`` and ``model/layers.py``. A
+    configuration that was unpickled never sets them.
+    Versions: NumPy >= 2.0 removed the three names: every ``Config`` dies with ``AttributeError``.
+    Until: RecBole stops using them.
+    """
+    names = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}
+    for name, target in names.items():
+        if name not in vars(np):
+            setattr(np, name, target)
+    from recbole.config import Config
+
+    Config.compatibility_settings(None)
+
+
+def restore_dok_update() -> None:
+    """Give SciPy's ``dok_matrix`` back the unchecked update that RecBole's graph models call.
+
+    Where: ``recbole/model/general_recommender/lightgcn.py:111``, ``ngcf.py:110``, ``ncl.py:131``, ``gcmc.py:174``,
+    ``spectralcf.py:123``; ``knowledge_aware_recommender/kgin.py:356``, ``mcclk.py:425``.
+    Versions: SciPy >= 1.13 removed ``dok_matrix._update``.
+    Until: RecBole builds these matrices without it.
+    """
+    if not hasattr(scipy.sparse.dok_matrix, "_update"):
+        scipy.sparse.dok_matrix._update = lambda self, data: self._dict.update(data)
+
+
+def load_whole_checkpoints() -> None:
+    """Let RecBole load its own checkpoints, which hold its ``Config`` beside the weights.
+
+    Where: ``recbole/trainer/trainer.py:323,583`` and the models that read a pre-trained RecBole checkpoint:
+    ``convncf.py:82``, ``nais.py:127``, ``neumf.py:84-85``, ``ract.py:75,84``, ``kd_dagfm.py:56``, ``s3rec.py:120``.
+    Versions: torch >= 2.6 loads weights only unless told otherwise: ``UnpicklingError``. Only RecBole's own calls are
+    changed, in the modules that are imported; `resolve_model_class <recbole_llminit.config.resolve_model_class>` calls
+    this again after it imported a model.
+    Until: RecBole passes ``weights_only=False`` itself.
+    """
+    importlib.import_module("recbole.trainer.trainer")
+    for name in _TORCH_LOAD_MODULES:
+        module: Any = sys.modules.get(name)
+        if module is not None and module.torch is torch:
+            module.torch = _TorchLoadingObjects("torch")
+
+
+class _TorchLoadingObjects(types.ModuleType):
+    """The torch module with a ``load`` that unpickles whole objects, as before torch 2.6."""
+
+    load = staticmethod(functools.partial(torch.load, weights_only=False))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+def lengths_per_row() -> None:
+    """Make ``Series.agg(len)`` mean the length of each row inside RecBole's dataset modules.
+
+    Where: ``recbole/data/dataset/dataset.py:712,792,809,1217``, ``kg_dataset.py:316``, ``sequential_dataset.py:165``.
+    Versions: pandas >= 3.0 calls the function once with the whole column. The datasets with a sequence column do not
+    load, and ``_benchmark_presets`` silently takes the number of rows for every sequence's length.
+    Until: RecBole uses ``map(len)``. The name ``len`` is shadowed in these modules alone, so pandas stays as it is.
+    """
+    for name in _AGG_LEN_MODULES:
+        importlib.import_module(name).len = _length  # type: ignore[attr-defined]
+
+
+def _length(value: Any) -> Any:
+    return value.map(builtins.len) if isinstance(value, pd.Series) else builtins.len(value)
+
+
+def fill_missing_sequences() -> None:
+    """Read atomic files as RecBole expects them: object columns, and an empty text for a missing sequence.
+
+    Where: ``recbole/data/dataset/dataset.py:486-501`` reads the file and fills its sequence columns through a chained
+    ``fillna(inplace=True)``.
+    Versions: pandas >= 3.0 (copy-on-write) leaves such a column as it was: ``'float' object has no attribute 'split'``.
+    Until: RecBole assigns the filled column.
+    """
+    module: Any = importlib.import_module("recbole.data.dataset.dataset")
+    if module.pd is pd:
+        module.pd = _PandasReadingObjects("pandas")
+
+
+class _PandasReadingObjects(types.ModuleType):
+    """The pandas module with a ``read_csv`` that returns text as objects and missing sequences as empty text."""
+
+    @staticmethod
+    def read_csv(*arguments: Any, **options: Any) -> pd.DataFrame:
+        """Read as `pandas.read_csv`; then columns named ``<field>:*_seq`` have no missing values."""
+        frame = pd.read_csv(*arguments, **options)
+        for column in frame.columns:
+            if not pd.api.types.is_numeric_dtype(frame[column]):
+                frame[column] = frame[column].astype(object)
+            if str(column).endswith("_seq"):
+                frame[column] = frame[column].fillna("")
+        return frame
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pd, name)
+
+
+def fill_missing_values() -> None:
+    """Fill missing tokens with ``[PAD]`` and missing numbers with their mean, as RecBole says it does.
+
+    Where: ``recbole/data/dataset/dataset.py:648,650`` fill through a chained ``fillna(inplace=True)``.
+    Versions: pandas >= 3.0 leaves the columns as they were and only warns: ratings and features stay NaN, labels made
+    from them change, and missing tokens become -9223372036854775808.
+    Until: RecBole assigns the filled column.
+    """
+    from recbole.data.dataset import Dataset
+
+    if not hasattr(Dataset._fill_nan, "__wrapped__"):
+        Dataset._fill_nan = _filling_first(Dataset._fill_nan)
+
+
+def _filling_first(fill_nan: Callable[[Any], None]) -> Callable[[Any], None]:
+    from recbole.utils import FeatureType
+
+    @functools.wraps(fill_nan)
+    def filled(self: Any) -> None:
+        for name in self.feat_name_list:
+            features = getattr(self, name)
+            for field in features:
+                if self.field2type[field] == FeatureType.TOKEN:
+                    features[field] = features[field].fillna(0)
+                elif self.field2type[field] == FeatureType.FLOAT:
+                    features[field] = features[field].fillna(features[field].mean())
+        fill_nan(self)
+
+    return filled

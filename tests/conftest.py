@@ -1,0 +1,86 @@
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_llminit import compat
+from recbole_llminit.embeddings import ItemEmbeddings
+from recbole_llminit.store import append_shard, hash_text
+from tests.stock import DATA
+
+compat.apply()
+FACTS = {"model": "test-encoder", "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_in_its_own_folder(tmp_path, monkeypatch):
+    # Exact equality needs one thread; RecBole writes log/ and log_tensorboard/ where it runs.
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_items():
+    lines = (DATA / "tiny" / "tiny.item").read_text().splitlines()[1:]
+    return [line.split("\t")[0] for line in lines]
+
+
+@pytest.fixture(scope="session")
+def tiny_vectors(tiny_items):
+    """One vector of 80 dimensions per item, by token."""
+    generator = np.random.default_rng(0)
+    return {item: generator.normal(size=80).astype(np.float32) for item in tiny_items}
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory, tiny_vectors):
+    """A store of the tiny dataset, in another order than the dataset's, in two shards."""
+    folder = tmp_path_factory.mktemp("store") / "tiny"
+    items = sorted(tiny_vectors, reverse=True)
+    for part in (items[:10], items[10:]):
+        append_shard(folder, part, [hash_text(item) for item in part], np.stack([tiny_vectors[i] for i in part]), FACTS)
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Settings of a short run on the tiny dataset."""
+    return {
+        "dataset": "tiny",
+        "data_path": str(DATA),
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "checkpoint_dir": str(tmp_path / "saved"),
+        "embedding_size": 16,
+        "hidden_size": 16,
+        "epochs": 3,
+        "train_batch_size": 64,
+        "show_progress": False,
+    }
+
+
+@pytest.fixture
+def llm(tiny, tiny_store):
+    """The same, started from the LLM embeddings."""
+    return {**tiny, "init_strategy": "var", "llm_embedding": str(tiny_store)}
+
+
+@pytest.fixture
+def embed():
+    """Align vectors given as rows with item ids 1, 2, ...; None stands for an item without a vector."""
+
+    def align(*rows, tokens=None):
+        tokens = tokens or [f"i{number}" for number in range(1, len(rows) + 1)]
+        kept = {token: row for token, row in zip(tokens, rows, strict=True) if row is not None}
+        found = ItemEmbeddings(
+            np.array(list(kept), dtype=object),
+            (np.array(list(kept.values()), dtype=np.float32),),
+            "vectors",
+            "0",
+        )
+        return found.align(["[PAD]", *tokens], "toy")
+
+    return align

@@ -1,0 +1,168 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy
+import torch
+
+from recbole_llminit import compat
+from recbole_llminit.errors import LLMInitError
+from tests import stock
+
+REFERENCE = json.loads((stock.DATA / "reference.json").read_text())
+NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
+PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
+SCIPY_1_13 = tuple(int(part) for part in scipy.__version__.split(".")[:2]) >= (1, 13)
+TORCH_2_6 = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN"])
+def test_ml100k_is_as_on_the_stack_recbole_was_written_for(model, tmp_path):
+    expected = dict(REFERENCE["ml-100k"][model])
+    found = stock.measure_ml100k(model, tmp_path)
+    assert found.pop("test_result") == pytest.approx(expected.pop("test_result"), abs=5e-4)
+    assert found == expected
+    assert (found["n_users"], found["n_items"], found["split_sizes"]) == (944, 1683, [80808, 9596, 9596])
+
+
+@pytest.mark.parametrize("case", stock.TINY)
+def test_missing_values_are_filled_as_on_that_stack(case):
+    assert stock.measure_tiny(stock.TINY[case]) == REFERENCE["tiny"][case]
+
+
+def test_missing_values_literally():
+    from recbole.config import Config
+    from recbole.data import create_dataset
+
+    config = Config("BPR", "tiny", config_dict={"data_path": str(stock.DATA), **stock.TINY["features"]})
+    dataset = create_dataset(config)
+    ages = [float(line.split("\t")[1]) for line in (stock.DATA / "tiny/tiny.user").read_text().splitlines()[1:]
+            if line.split("\t")[1]]  # fmt: skip
+    users = dataset.user_feat.set_index("user_id")
+    unknown_age = dataset.token2id("user_id", "u07")
+    assert users.loc[unknown_age, "age"] == pytest.approx(np.mean(ages))
+    assert users.loc[dataset.token2id("user_id", "u09"), "city"] == 0
+    items = dataset.item_feat.set_index("item_id")
+    assert items.loc[dataset.token2id("item_id", "B005"), "title"].tolist() == []
+    assert len(items.loc[dataset.token2id("item_id", "B001"), "title"]) == 3
+    assert not dataset.user_feat.isna().any().any()
+    assert not dataset.item_feat.isna().any().any()
+
+
+def test_presplit_sequences_keep_their_lengths(tmp_path):
+    """`lengths_per_row` in ``SequentialDataset._benchmark_presets``."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for part, rows in {
+        "train": ["u1\ta b\tc", "u2\ta\tb"],
+        "valid": ["u1\ta b c\td"],
+        "test": ["u2\tb\ta"],
+    }.items():
+        text = "\n".join(["user_id:token\titem_id_list:token_seq\titem_id:token", *rows])
+        (folder / f"split.{part}.inter").write_text(text + "\n")
+    from recbole.config import Config
+    from recbole.data import create_dataset
+
+    config = Config("GRU4Rec", "split", config_dict={
+        "data_path": str(tmp_path), "benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"],
+        "load_col": None, "train_neg_sample_args": None,
+    })  # fmt: skip
+    train, valid, test = create_dataset(config).build()
+    assert [split.inter_feat["item_length"].tolist() for split in (train, valid, test)] == [[2, 1], [3], [1]]
+
+
+def test_dok_update_fills_the_matrix():
+    matrix = scipy.sparse.dok_matrix((2, 2), dtype=np.float32)
+    matrix._update({(0, 1): 3.0})
+    assert matrix.toarray().tolist() == [[0, 3], [0, 0]]
+
+
+def test_whole_checkpoints_are_loaded_in_recbole_only(tmp_path):
+    import recbole.trainer.trainer as trainer
+
+    torch.save({"config": {1, 2}, "weights": torch.ones(2)}, tmp_path / "c.pth", pickle_protocol=4)
+    assert trainer.torch.load(tmp_path / "c.pth")["config"] == {1, 2}
+    assert trainer.torch.isnan is torch.isnan
+    assert torch.load is not trainer.torch.load
+
+
+def test_pretrained_weights_of_a_model_are_loaded(tmp_path):
+    """``neumf.py:84``: the module is mended when the model is resolved, also after `compat.apply`."""
+    from recbole_llminit.config import resolve_model_class
+
+    module = sys.modules[resolve_model_class("NeuMF").__module__]
+    torch.save({"config": {1, 2}}, tmp_path / "c.pth", pickle_protocol=4)
+    assert module.torch.load(tmp_path / "c.pth") == {"config": {1, 2}}
+
+
+def test_numpy_names_exist():
+    assert (np.float_, np.complex_, np.unicode_) == (np.float64, np.complex128, np.str_)
+    assert (np.float, np.bool, np.str) == (np.float64, np.bool_, np.str_)
+
+
+def test_applying_again_changes_nothing():
+    from recbole.data.dataset import Dataset
+
+    before = (Dataset._fill_nan, sys.modules["recbole.trainer.trainer"].torch)
+    compat.apply()
+    assert before == (Dataset._fill_nan, sys.modules["recbole.trainer.trainer"].torch)
+
+
+def test_another_recbole_is_refused(monkeypatch):
+    monkeypatch.setattr("recbole.__version__", "1.2.0")
+    with pytest.raises(
+        LLMInitError, match=r"works with RecBole 1.2.1, this is RecBole 1.2.0: pip install recbole==1.2.1"
+    ):
+        compat.apply()
+
+
+def test_no_recbole_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(compat.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(LLMInitError, match="RecBole is not installed: pip install recbole==1.2.1"):
+        compat.apply()
+
+
+# Each mend left out in a process of its own: what stock RecBole does on the versions concerned.
+FAILURES = [
+    pytest.param("restore_numpy_aliases", "Config('BPR', 'ml-100k')", "np.float_` was removed",
+                 marks=pytest.mark.skipif(not NUMPY_2, reason="NumPy < 2 has the names")),
+    pytest.param("restore_dok_update", "build('LightGCN')", "has no attribute '_update'",
+                 marks=pytest.mark.skipif(not SCIPY_1_13, reason="SciPy < 1.13 has _update")),
+    pytest.param("load_whole_checkpoints", "train('BPR')", "Weights only load failed",
+                 marks=pytest.mark.skipif(not TORCH_2_6, reason="torch < 2.6 loads whole objects")),
+    pytest.param("lengths_per_row", "build('BPR', load_col={'inter': ['user_id', 'item_id'], 'item': ['item_id', 'title']})",
+                 "does not match length of index", marks=pytest.mark.skipif(not PANDAS_3, reason="pandas < 3")),
+    pytest.param("fill_missing_sequences", "build('BPR', load_col={'inter': ['user_id', 'item_id'], 'item': ['item_id', 'title']})",
+                 "'float' object has no attribute 'split'", marks=pytest.mark.skipif(not PANDAS_3, reason="pandas < 3")),
+    pytest.param("fill_missing_values", "data = build('BPR', load_col={'inter': ['user_id', 'item_id', 'rating']}); "
+                 "assert not data.inter_feat['rating'].isnan().any(), 'ratings are NaN'", "ratings are NaN",
+                 marks=pytest.mark.skipif(not PANDAS_3, reason="pandas < 3")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mend", "code", "message"), FAILURES)
+def test_the_ailment_without_its_mend(mend, code, message, tmp_path):
+    script = f"""
+    import sys
+    from recbole_llminit import compat
+    setattr(compat, {mend!r}, lambda: None)
+    compat.apply()
+    from recbole.config import Config
+    from tests import stock
+    tiny = {{"dataset": "tiny", "data_path": str(stock.DATA), "load_col": {{"inter": ["user_id", "item_id"]}}, "epochs": 1}}
+    def train(model, **settings):
+        return stock.run_stock(model, {{**tiny, **settings}})
+    def build(model, **settings):
+        return train(model, **settings, eval_args={{"mode": "full"}})["splits"][0]
+    {code}
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True,
+        env={**__import__("os").environ, "PYTHONPATH": str(stock.DATA.parents[1])}, check=False,
+    )  # fmt: skip
+    assert ran.returncode != 0
+    assert message in ran.stderr
