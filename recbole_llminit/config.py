@@ -1,0 +1,279 @@
+"""The configuration: RecBole's own, plus the ``init_*`` and ``llm_*`` keys, read and checked once."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.initializer import Missing, Scale, UserStart
+from recbole_llminit.strategy import Strategy, get_strategy, list_strategies, suggest
+from recbole_llminit.tables import Side
+
+compat.apply()
+
+import recbole.config  # noqa: E402  RecBole imports only after it is mended
+from recbole.utils import ModelType  # noqa: E402
+from recbole.utils import get_model as get_stock_model  # noqa: E402
+
+_PREFIXES = ("init_", "llm_")
+_KEYS = (
+    "init_strategy",
+    "init_args",
+    "init_scale",
+    "init_user",
+    "init_missing",
+    "init_tables",
+    "llm_embedding",
+)
+_PACKAGED = {"ml-100k": Path(__file__).parent / "data" / "ml-100k"}
+
+
+class Config(recbole.config.Config):
+    """RecBole's configuration, independent of ``sys.argv`` and strict about what RecBole would ignore.
+
+    Parameters
+    ----------
+    model : str or class, optional
+        A RecBole model's name, a model class, or the dotted path of one.
+    dataset : str, optional
+        The dataset's name.
+    config_file_list : sequence of path, optional
+        YAML files; later ones win.
+    config_dict : mapping, optional
+        Wins over the files. It is not changed.
+    arguments : sequence of str, optional
+        Command-line arguments ``--key=value``; they win over all others.
+
+    Raises
+    ------
+    LLMInitError
+        If an argument is not ``--key=value``, or an ``init_*`` or ``llm_*`` key or its value is unknown.
+
+    Notes
+    -----
+    ``config["model"]`` and ``config.model_class`` are the stock model's, and a pickled configuration is a plain
+    ``recbole.config.Config``: a checkpoint opens in RecBole without this package.
+    """
+
+    def __init__(
+        self,
+        model: str | type | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str | Path] | None = None,
+        config_dict: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self._arguments = arguments
+        for path in config_file_list or ():
+            if not Path(path).is_file():
+                raise LLMInitError(f"there is no configuration file {path} (looked in {Path.cwd()})")
+        super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+        del self._arguments
+        InitOptions.from_config(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return object.__new__, (recbole.config.Config,), self.__dict__
+
+    def _load_cmd_line(self) -> dict[str, Any]:
+        return self._convert_config_dict(parse_arguments(self._arguments))
+
+    def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
+        # RecBole evaluates the text of a value as Python; values of our keys stay the text they are.
+        ours = {key: value for key, value in config_dict.items() if key.startswith(_PREFIXES)}
+        converted: dict[str, Any] = super()._convert_config_dict(
+            {key: value for key, value in config_dict.items() if key not in ours}
+        )
+        return {**converted, **ours}
+
+    def _get_model_and_dataset(self, model: str | type | None, dataset: str | None) -> tuple[str, type, str]:
+        model = model if model is not None else self.external_config_dict.get("model")
+        dataset = dataset if dataset is not None else self.external_config_dict.get("dataset")
+        if model is None or dataset is None:
+            lacking = "model" if model is None else "dataset"
+            raise LLMInitError(
+                f"no {lacking} is given: pass {lacking}, set it in a YAML file, or give --{lacking}=NAME"
+            )
+        found: tuple[str, type, str] = super()._get_model_and_dataset(resolve_model_class(model), dataset)
+        return found
+
+
+def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """Split ``--key=value`` arguments at the first ``=``.
+
+    Raises
+    ------
+    LLMInitError
+        If an argument has another form (RecBole ignores it), or a key stands twice with different values.
+    """
+    parsed: dict[str, str] = {}
+    for argument in arguments:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not equals or not key:
+            raise LLMInitError(f"the argument {argument!r} would be ignored by RecBole: write it as --key=value")
+        if parsed.setdefault(key, value) != value:
+            raise LLMInitError(f"the argument --{key} is given twice, as {parsed[key]!r} and {value!r}: give it once")
+    return parsed
+
+
+def resolve_model_class(model: str | type) -> type:
+    """Return the stock class of a RecBole model's name, a dotted path ``package.module.Class``, or a model class."""
+    if not isinstance(model, str):
+        return getattr(model, "stock_class", model)
+    module_name, _, class_name = model.rpartition(".")
+    if not module_name:
+        found: type = get_stock_model(model)
+        compat.load_whole_checkpoints()
+        return found
+    try:
+        return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise LLMInitError(
+            f"the model {model!r} cannot be imported ({error}): expected package.module.Class on the Python path"
+        ) from error
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The ``init_*`` and ``llm_*`` keys of a configuration, checked.
+
+    Parameters
+    ----------
+    strategy : Strategy or None
+        From ``init_strategy`` and ``init_args``; None for a stock run.
+    scale, user, missing, tables
+        From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``.
+    embedding : Path or None
+        From ``llm_embedding``; None where it is to be looked up.
+    """
+
+    strategy: Strategy | None
+    scale: Scale
+    user: UserStart
+    missing: Missing
+    tables: Mapping[Side, Sequence[str]] | None
+    embedding: Path | None
+
+    @classmethod
+    def from_config(cls, config: recbole.config.Config) -> InitOptions:
+        """Read the keys of any RecBole configuration.
+
+        Raises
+        ------
+        LLMInitError
+            If a key or value is unknown, or the model has nothing to initialise.
+        """
+        _refuse_unknown_keys(config)
+        name = config["init_strategy"]
+        strategy = None
+        if not _is_none(name):
+            if not isinstance(name, str):
+                names = ", ".join(entry.name for entry in list_strategies())
+                raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {names}")
+            strategy = get_strategy(name, _mapping(config, "init_args"))
+            if config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
+                kind = "closed form" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else "decision trees"
+                raise LLMInitError(
+                    f"{config['model']} has no trainable user or item table ({kind}): "
+                    f"remove init_strategy or choose a model that has one"
+                )
+        path = config["llm_embedding"]
+        return cls(
+            strategy=strategy,
+            scale=_scale(config["init_scale"]),
+            user=_choice(config, "init_user", ("mean", "none")),
+            missing=_choice(config, "init_missing", ("model", "mean", "error")),
+            tables=_tables(config),
+            embedding=None if path is None else Path(str(path)).expanduser(),
+        )
+
+    def locate_embedding(self, dataset: str) -> Path:
+        """Return the path of the vectors for a dataset: the one given, else the one packaged for ml-100k.
+
+        Raises
+        ------
+        LLMInitError
+            If there is nothing at the path given, or none is given and none is packaged.
+        """
+        if self.embedding is None:
+            if dataset in _PACKAGED:
+                return _PACKAGED[dataset]
+            raise LLMInitError(
+                f"init_strategy needs the LLM embeddings of {dataset}, and llm_embedding is not set: make them with "
+                f"scripts/encode_items.py and set llm_embedding to their folder (only ml-100k comes with its own)"
+            )
+        if not self.embedding.exists():
+            raise LLMInitError(
+                f"llm_embedding is {self.embedding}, and nothing is there (looked in {Path.cwd()}): check the path, "
+                f"or make the embeddings with scripts/encode_items.py"
+            )
+        return self.embedding
+
+
+def _refuse_unknown_keys(config: recbole.config.Config) -> None:
+    internal = getattr(config, "internal_config_dict", {})
+    for key in config.final_config_dict:
+        normalized = str(key).replace("-", "_").lower()
+        if normalized.startswith(_PREFIXES) and key not in _KEYS and key not in internal:
+            raise LLMInitError(f"the key {key!r} is unknown{suggest(normalized, _KEYS)} ({', '.join(_KEYS)})")
+
+
+def _is_none(value: Any) -> bool:
+    """Whether a value means none, in YAML (``~``, ``null``, ``none``) or as an argument (``None``)."""
+    return value is None or str(value).lower() in ("none", "null")
+
+
+def _mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
+    value = config[key]
+    if isinstance(value, str):
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise LLMInitError(f"{key} is {value!r}, which is not YAML: write it as {{key: value}}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise LLMInitError(f"{key} is {value!r}: expected a mapping such as {{key: value}}")
+    return value
+
+
+def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -> Any:
+    if key not in config:
+        return choices[0]
+    value = config[key]
+    if _is_none(value) and "none" in choices:
+        return "none"
+    if value not in choices:
+        raise LLMInitError(f"{key} {value!r} is unknown{suggest(str(value), choices)} ({', '.join(choices)})")
+    return value
+
+
+def _scale(value: Any) -> Scale:
+    if value is None or value == "raw":
+        return "raw"
+    if value == "model":
+        return "model"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
+        raise LLMInitError(f"init_scale is {value!r}: expected raw, model or a number above 0")
+    return number
+
+
+def _tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:
+    value: dict[Any, Any] = _mapping(config, "init_tables")
+    if any(side not in ("user", "item") or not isinstance(names, list) for side, names in value.items()):
+        raise LLMInitError(
+            f"init_tables is {value!r}: expected parameter names by side, such as "
+            f"{{user: [user_embedding.weight], item: [item_embedding.weight]}}"
+        )
+    return value or None

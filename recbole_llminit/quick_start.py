@@ -1,0 +1,193 @@
+"""Whole runs: train, evaluate, search, load, as ``recbole.quick_start`` does them."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from logging import getLogger
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recbole_llminit.config import Config, InitOptions
+from recbole_llminit.model import get_model
+
+# After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
+from recbole.data import create_dataset, data_preparation  # isort: skip
+from recbole.utils import get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
+
+_own_handlers: list[logging.Handler] = []
+
+
+def run_recbole_llminit(
+    model: str | type | None = None,
+    dataset: str | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    config_dict: Mapping[str, Any] | None = None,
+    saved: bool = True,
+    *,
+    arguments: Sequence[str] = (),
+    callback_fn: Callable[[int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train and test a RecBole model, started from LLM embeddings where ``init_strategy`` says so.
+
+    Parameters
+    ----------
+    model : str or class, optional
+        A RecBole model's name, a model class, or the dotted path of one; else the key ``model`` of the configuration.
+    dataset : str, optional
+        The dataset's name; else the key ``dataset``.
+    config_file_list : sequence of path, optional
+        YAML files.
+    config_dict : mapping, optional
+        Wins over the files.
+    saved : bool
+        Whether the best model is kept as a checkpoint, with the init report as JSON beside it, and tested from it.
+    arguments : sequence of str, optional
+        Command-line arguments ``--key=value``; they win over all others. ``sys.argv`` is never read.
+    callback_fn : callable, optional
+        Called with the epoch and the validation score after each validation (RecBole's ``Trainer.fit``).
+
+    Returns
+    -------
+    dict
+        RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``; and
+        ``init_report``, an `InitReport <recbole_llminit.initializer.InitReport>`, or None for a stock start.
+
+    Raises
+    ------
+    LLMInitError
+        If an option, the vectors or the model cannot be used; before training.
+
+    Notes
+    -----
+    Source: ``run_recbole`` in ``recbole/quick_start/quick_start.py``, without ``get_flops``, which draws random numbers
+    for some models.
+    """
+    config = Config(model, dataset, config_file_list, config_dict, arguments)
+    options = InitOptions.from_config(config)
+    if options.strategy is not None:
+        options.locate_embedding(config["dataset"])
+    init_seed(config["seed"], config["reproducibility"])
+    _start_logging(config)
+    getLogger().info(config)
+    result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn)
+    getLogger().info("The running environment of this training is as follows:\n" + get_environment(config).draw())
+    getLogger().info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
+    getLogger().info(set_color("test result", "yellow") + f": {result['test_result']}")
+    return result
+
+
+def objective_function(
+    config_dict: Mapping[str, Any] | None = None,
+    config_file_list: Sequence[str | Path] | None = None,
+    saved: bool = True,
+) -> dict[str, Any]:
+    """Run one trial of RecBole's ``HyperTuning``; ``init_*`` keys can be searched like any other.
+
+    Returns
+    -------
+    dict
+        As `run_recbole_llminit`, and ``model``, the model's name.
+
+    Notes
+    -----
+    Source: ``objective_function`` in ``recbole/quick_start/quick_start.py``, without its report to ray.
+    """
+    config = Config(config_file_list=config_file_list, config_dict=config_dict)
+    init_seed(config["seed"], config["reproducibility"])
+    _start_logging(config)
+    return {"model": config["model"], **_train_and_test(config, saved=saved, verbose=False, callback_fn=None)}
+
+
+def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
+    """Load a checkpoint with its dataset and split; the embedding store is not needed.
+
+    Parameters
+    ----------
+    model_file : path
+        A checkpoint that you or someone you trust trained: RecBole's checkpoints are pickles.
+
+    Returns
+    -------
+    tuple
+        ``config, model, dataset, train_data, valid_data, test_data``, the model an instance of the stock class.
+
+    Notes
+    -----
+    Source: ``load_data_and_model`` in ``recbole/quick_start/quick_start.py``; works for a class of your own as well. A
+    model trained on a GPU is loaded on the CPU where there is no GPU.
+    """
+    checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
+    config = checkpoint["config"]
+    if config["device"].type == "cuda" and not torch.cuda.is_available():
+        config["device"] = torch.device("cpu")
+    init_seed(config["seed"], config["reproducibility"])
+    _start_logging(config)
+    dataset = create_dataset(config)
+    getLogger().info(dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model = config.model_class(config, train_data._dataset).to(config["device"])
+    model.load_state_dict(checkpoint["state_dict"])
+    model.load_other_parameter(checkpoint.get("other_parameter"))
+    return config, model, dataset, train_data, valid_data, test_data
+
+
+def _train_and_test(
+    config: Config, *, saved: bool, verbose: bool, callback_fn: Callable[[int, float], None] | None
+) -> dict[str, Any]:
+    logger = getLogger()
+    dataset = create_dataset(config)
+    if verbose:
+        logger.info(dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = get_model(config.model_class)(config, train_data._dataset).to(config["device"])
+    if verbose:
+        logger.info(model)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    if saved and model.init_report is not None:
+        # Before training, so that an interrupted run's checkpoint has its report as well.
+        model.init_report.save(Path(trainer.saved_model_file).with_suffix(".json"))
+    show_progress = verbose and config["show_progress"]
+    best_valid_score, best_valid_result = trainer.fit(
+        train_data,
+        valid_data,
+        verbose=verbose,
+        saved=saved,
+        show_progress=show_progress,
+        # Not every trainer's fit takes one.
+        **({} if callback_fn is None else {"callback_fn": callback_fn}),
+    )
+    test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show_progress)
+    return {
+        "best_valid_score": best_valid_score,
+        "valid_score_bigger": config["valid_metric_bigger"],
+        "best_valid_result": _plain(best_valid_result),
+        "test_result": _plain(test_result),
+        "init_report": model.init_report,
+    }
+
+
+def _plain(metrics: Mapping[str, Any] | None) -> OrderedDict[str, float] | None:
+    """Turn NumPy scalars, which NumPy 2 prints as ``np.float64(...)``, into numbers."""
+    return None if metrics is None else OrderedDict((name, float(value)) for name, value in metrics.items())
+
+
+def _start_logging(config: Any) -> None:
+    """Start RecBole's log for this run, beside handlers of the user's own and instead of an earlier run's.
+
+    RecBole's ``init_logger`` does nothing where the root logger has a handler: a second run in one process would write
+    into the first one's file, and a notebook with a handler would see nothing.
+    """
+    root = getLogger()
+    for handler in _own_handlers:
+        root.removeHandler(handler)
+        handler.close()
+    others, root.handlers[:] = root.handlers[:], []
+    init_logger(config)
+    _own_handlers[:] = root.handlers
+    root.handlers.extend(others)

@@ -1,0 +1,59 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recbole_llminit.cli import main
+
+ROOT = Path(__file__).parents[1]
+PROGRAMS = {
+    "script": [sys.executable, str(ROOT / "run_recbole_llminit.py")],
+    "module": [sys.executable, "-m", "recbole_llminit", "run"],
+    "console": [str(Path(sys.executable).with_name("recbole-llminit")), "run"],
+}
+
+
+def arguments(settings):
+    return [f"--{key}={value}" for key, value in settings.items() if key not in ("dataset", "load_col")]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_program_trains(program, llm, tmp_path):
+    (tmp_path / "a.yaml").write_text("load_col: {inter: [user_id, item_id]}\n")
+    (tmp_path / "b.yaml").write_text("embedding_size: 8\n")
+    ran = subprocess.run(
+        [*PROGRAMS[program], "-m", "BPR", "-d", "tiny", "--config_files", "a.yaml b.yaml", *arguments({**llm, "epochs": 1})],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "29 of 29 items, 40 of 40 users" in ran.stderr
+    assert "30 x 16, 29 item rows written, 1 left" in ran.stderr
+    assert "test result" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--epochs", "would be ignored by RecBole: write it as --key=value"),
+        ("3", "would be ignored by RecBole"),
+        ("--init_strategy=varience", "init_strategy 'varience' is unknown: did you mean 'var'?"),
+        ("--init_stratgy=var", "did you mean 'init_strategy'?"),
+        ("--llm_embedding=nowhere=2", "llm_embedding is nowhere=2, and nothing is there"),
+        ("--nproc=2", "runs of several processes are not supported"),
+    ],
+)
+def test_bad_arguments_are_one_line(argument, message, capsys, llm):
+    given = [value for value in arguments(llm) if value.partition("=")[0] != argument.partition("=")[0]]
+    assert main(["run", "-m", "BPR", "-d", "tiny", *given, argument]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("recbole-llminit: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_no_arguments_shows_what_there_is(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "recbole-llminit" in capsys.readouterr().err

@@ -1,0 +1,223 @@
+import copy
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import recbole.config
+import torch
+from recbole.model.general_recommender import BPR
+
+import yaml
+from recbole_llminit.config import Config, InitOptions, parse_arguments, resolve_model_class
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.model import with_llm_init
+from recbole_llminit.selection import Uniform, Variance
+
+
+def options(**settings):
+    return InitOptions.from_config(Config("BPR", "ml-100k", config_dict=settings))
+
+
+def refused(match, model="BPR", arguments=(), **settings):
+    with pytest.raises(LLMInitError, match=match):
+        Config(model, "ml-100k", config_dict=settings, arguments=arguments)
+
+
+@pytest.mark.parametrize("value", [None, "none", "None", "null", "NONE"])
+def test_none_in_all_its_forms(value):
+    assert options(init_strategy=value).strategy is None
+    assert options().strategy is None
+
+
+def test_defaults():
+    found = options(init_strategy="var")
+    assert found == InitOptions(Variance(popular_ratio=0.2), "raw", "mean", "model", None, None)
+
+
+def test_values_from_yaml(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "init_strategy: var\ninit_args: {popular_ratio: 0.5}\ninit_scale: 0.1\ninit_user: none\ninit_missing: mean\n"
+        "init_tables: {item: [item_embedding.weight]}\nllm_embedding: ~/vectors\n"
+    )
+    found = InitOptions.from_config(Config("BPR", "ml-100k", [path]))
+    assert found == InitOptions(
+        Variance(popular_ratio=0.5),
+        0.1,
+        "none",
+        "mean",
+        {"item": ["item_embedding.weight"]},
+        Path.home() / "vectors",
+    )
+
+
+def test_values_from_the_command_line():
+    arguments = ["--init_strategy=uni", "--init_args={}", "--init_scale=0.05", "--init_user=None",
+                 "--init_tables={item: [a.weight], user: [b.weight]}", "--llm_embedding=/emb/dt=2026-01-01",
+                 "--epochs=7", "--train_neg_sample_args=None"]  # fmt: skip
+    config = Config("BPR", "ml-100k", arguments=arguments)
+    found = InitOptions.from_config(config)
+    assert found == InitOptions(
+        Uniform(),
+        0.05,
+        "none",
+        "model",
+        {"item": ["a.weight"], "user": ["b.weight"]},
+        Path("/emb/dt=2026-01-01"),
+    )
+    assert config["epochs"] == 7
+    assert config["train_neg_sample_args"]["distribution"] == "none"
+
+
+def test_our_values_are_never_evaluated():
+    # RecBole evaluates values as Python: a name of one of its variables would be replaced.
+    config = Config(
+        "BPR",
+        "ml-100k",
+        arguments=["--llm_embedding=key"],
+        config_dict={"init_strategy": "param"[:0] + "var"},
+    )
+    assert config["llm_embedding"] == "key"
+
+
+def test_precedence_is_recboles(tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 1\nlearning_rate: 0.1\nseed: 1\n")
+    config = Config("BPR", "ml-100k", [str(tmp_path / "a.yaml")], {"learning_rate": 0.2, "seed": 2}, ["--seed=3"])
+    assert (config["epochs"], config["learning_rate"], config["seed"]) == (1, 0.2, 3)
+
+
+def test_sys_argv_is_not_read(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x", "--epochs=99", "--init_strategy=uni", "nonsense"])
+    config = Config("BPR", "ml-100k")
+    assert config["epochs"] == 300
+    assert config["init_strategy"] is None
+
+
+def test_the_dictionary_given_is_not_changed():
+    given = {
+        "epochs": "5",
+        "train_neg_sample_args": {"distribution": "uniform"},
+        "init_args": {"popular_ratio": 0.3},
+    }
+    before = copy.deepcopy(given)
+    Config("BPR", "ml-100k", config_dict=given)
+    assert given == before
+
+
+@pytest.mark.parametrize("model", ["BPR", BPR, with_llm_init(BPR), "recbole.model.general_recommender.bpr.BPR"])
+def test_the_configuration_keeps_the_stock_model(model):
+    config = Config(model, "ml-100k", config_dict={"init_strategy": "var"})
+    assert config.model_class is BPR
+    assert config["model"] == "BPR"
+    assert config["embedding_size"] == 64  # properties/model/BPR.yaml
+
+
+def test_model_and_dataset_from_a_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(yaml.safe_dump({"model": "recbole.model.general_recommender.bpr.BPR", "dataset": "ml-100k"}))
+    config = Config(config_file_list=[path])
+    assert (config["model"], config["dataset"], config.model_class) == ("BPR", "ml-100k", BPR)
+
+
+def test_pickles_as_recboles_own():
+    config = Config("BPR", "ml-100k", config_dict={"init_strategy": "var"})
+    stored = pickle.dumps(config)
+    assert b"recbole_llminit" not in stored
+    loaded = pickle.loads(stored)
+    assert type(loaded) is recbole.config.Config
+    assert loaded.final_config_dict == config.final_config_dict
+    assert loaded["init_strategy"] == "var"
+    assert loaded.device == torch.device("cpu")
+
+
+def test_a_stock_configuration_is_read_as_well(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["x"])
+    stock = recbole.config.Config("BPR", "ml-100k", config_dict={"init_strategy": "uni"})
+    assert InitOptions.from_config(stock).strategy == Uniform()
+
+
+def test_unknown_strategy():
+    refused(
+        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var\)",
+        init_strategy="varience",
+    )
+    refused("init_strategy is True: expected none or one of rand, uni, var", init_strategy=True)
+
+
+@pytest.mark.parametrize("key", ["init_stategy", "init-strategy", "INIT_STRATEGY", "init_strategies"])
+def test_unknown_init_key(key):
+    refused(rf"the key '{key}' is unknown: did you mean 'init_strategy'\?", **{key: "var"})
+
+
+def test_unknown_llm_key():
+    refused(
+        r"the key 'llm_embeddings' is unknown: did you mean 'llm_embedding'\?",
+        arguments=["--llm_embeddings=x"],
+    )
+
+
+def test_values_that_are_refused():
+    refused("init_scale is 'big': expected raw, model or a number above 0", init_scale="big")
+    refused("init_scale is -1", init_scale=-1)
+    refused("init_scale is nan", init_scale=float("nan"))
+    refused("init_scale is True", init_scale=True)
+    refused(r"init_user 'means' is unknown: did you mean 'mean'\? \(mean, none\)", init_user="means")
+    refused(r"init_missing 'keep' is unknown \(model, mean, error\)", init_missing="keep")
+    refused(r"init_args is \[1\]: expected a mapping", init_strategy="var", init_args=[1])
+    refused("init_args is '{a', which is not YAML", init_strategy="var", init_args="{a")
+    refused(
+        r"popular_ratio is 2: expected a number in \(0, 1\]",
+        init_strategy="var",
+        init_args={"popular_ratio": 2},
+    )
+    refused("init_tables is .*: expected parameter names by side", init_tables={"items": ["a"]})
+    refused("init_tables is .*: expected parameter names by side", init_tables={"item": "a.weight"})
+
+
+@pytest.mark.parametrize("argument", ["epochs=3", "--epochs", "-epochs=3", "3", "--=3"])
+def test_arguments_recbole_would_ignore(argument):
+    refused(
+        f"the argument '{argument}' would be ignored by RecBole: write it as --key=value",
+        arguments=[argument],
+    )
+
+
+def test_an_argument_given_twice():
+    refused("--epochs is given twice, as '3' and '4'", arguments=["--epochs=3", "--epochs=4"])
+    assert parse_arguments(["--a=1", "--a=1", "--b=x=y"]) == {"a": "1", "b": "x=y"}
+
+
+@pytest.mark.parametrize("model", ["EASE", "ItemKNN", "Pop"])
+def test_closed_form_models_are_refused_at_once(model):
+    refused(
+        rf"{model} has no trainable user or item table \(closed form\): remove init_strategy or choose a model that has one",
+        model=model, init_strategy="var",
+    )  # fmt: skip
+    assert Config(model, "ml-100k")["model"] == model
+
+
+def test_model_that_cannot_be_imported():
+    with pytest.raises(LLMInitError, match="the model 'my.module.Model' cannot be imported"):
+        resolve_model_class("my.module.Model")
+    with pytest.raises(LLMInitError, match="has no attribute 'Nothing'"):
+        resolve_model_class("recbole.model.general_recommender.bpr.Nothing")
+
+
+def test_lacking_model_dataset_and_file():
+    with pytest.raises(LLMInitError, match="no model is given"):
+        Config(dataset="ml-100k")
+    with pytest.raises(LLMInitError, match="no dataset is given"):
+        Config("BPR")
+    with pytest.raises(LLMInitError, match=r"there is no configuration file nowhere.yaml"):
+        Config("BPR", "ml-100k", ["nowhere.yaml"])
+
+
+def test_vectors_are_located(tmp_path):
+    packaged = options(init_strategy="var").locate_embedding("ml-100k")
+    assert list(packaged.glob("*.arrow"))
+    assert options(llm_embedding=str(tmp_path)).locate_embedding("toy") == tmp_path
+    with pytest.raises(LLMInitError, match="needs the LLM embeddings of toy, and llm_embedding is not set"):
+        options(init_strategy="var").locate_embedding("toy")
+    with pytest.raises(LLMInitError, match=r"llm_embedding is nowhere, and nothing is there"):
+        options(init_strategy="var", llm_embedding="nowhere").locate_embedding("ml-100k")

@@ -1,0 +1,248 @@
+import numpy as np
+import pytest
+import torch
+from recbole.data import create_dataset, data_preparation
+from recbole.model.general_recommender import BPR, LightGCN
+from recbole.utils import get_model as get_stock_model
+from recbole.utils import init_seed
+from torch import nn
+
+from recbole_llminit.config import Config
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.model import LLMInitMixin, get_model, training_interactions, with_llm_init
+from recbole_llminit.strategy import list_strategies
+
+# The models the package promises, with what each needs on the tiny dataset.
+MODELS = {
+    "BPR": {},
+    "LightGCN": {},
+    "SGL": {},
+    "NeuMF": {"mf_embedding_size": 16, "mlp_embedding_size": 8},
+    "NGCF": {},
+    "DGCF": {},
+    "SimpleX": {},
+    "NCL": {"num_clusters": 4},
+    "SASRec": {"train_neg_sample_args": None},
+    "GRU4Rec": {"train_neg_sample_args": None},
+}
+
+
+def prepare(model, settings):
+    config = Config(model, config_dict={**settings, **MODELS.get(model, {})})
+    init_seed(config["seed"], config["reproducibility"])
+    train_data, *_ = data_preparation(config, create_dataset(config))
+    return config, train_data
+
+
+def build(model_class, config, train_data):
+    """A model and the random states after its constructor."""
+    init_seed(config["seed"], config["reproducibility"])
+    model = model_class(config, train_data._dataset)
+    return model, torch.get_rng_state(), np.random.get_state()[1].copy()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_promised_model_starts_from_the_vectors(model, llm, tiny_vectors):
+    config, train_data = prepare(model, llm)
+    dataset = train_data._dataset
+    stock, torch_state, numpy_state = build(get_stock_model(model), config, train_data)
+    ours, our_torch_state, our_numpy_state = build(get_model(model), config, train_data)
+
+    assert torch.equal(torch_state, our_torch_state)
+    assert (numpy_state == our_numpy_state).all()
+    assert list(ours.state_dict()) == list(stock.state_dict())
+    assert [name for name, _ in ours.named_parameters()] == [name for name, _ in stock.named_parameters()]
+
+    items = np.stack([tiny_vectors[token] for token in dataset.field2id_token["item_id"][1:]])
+    trained_on = [set() for _ in range(dataset.user_num)]
+    for user, item in zip(*dataset.inter_matrix().nonzero(), strict=True):
+        trained_on[user].add(item)
+    written = {table.name: table for table in ours.init_report.tables}
+    assert written
+    stock_parameters = dict(stock.named_parameters())
+    for name, parameter in ours.named_parameters():
+        if name not in written:
+            assert torch.equal(parameter, stock_parameters[name]), name
+            continue
+        columns = ours.init_report.reductions[parameter.shape[1]]["dimensions"]
+        values = parameter.detach().numpy()
+        assert np.array_equal(values[0], stock_parameters[name][0].detach().numpy()), "[PAD]"
+        if written[name].side == "item":
+            np.testing.assert_array_equal(values[1:], items[:, columns])
+        else:
+            for user in range(1, dataset.user_num):
+                mean = items[[item - 1 for item in trained_on[user]]][:, columns].mean(axis=0)
+                np.testing.assert_allclose(values[user], mean, rtol=1e-5, atol=1e-6)
+    assert torch.isfinite(torch.as_tensor(_first_loss(ours, train_data)))
+
+
+def _first_loss(model, train_data):
+    if hasattr(model, "graph_construction"):
+        model.train()  # SGL makes its subgraphs here
+    if hasattr(model, "e_step"):
+        model.e_step()
+    loss = model.calculate_loss(next(iter(train_data)))
+    return sum(part.detach() for part in loss) if isinstance(loss, tuple) else loss.detach()
+
+
+def test_tables_of_each_promised_model(llm):
+    found = {model: [table.name for table in build(get_model(model), *prepare(model, llm))[0].init_report.tables]
+             for model in MODELS}  # fmt: skip
+    users_and_items = ["user_embedding.weight", "item_embedding.weight"]
+    assert found == {
+        **dict.fromkeys(("BPR", "LightGCN", "SGL", "NGCF", "DGCF", "NCL"), users_and_items),
+        "NeuMF": ["user_mf_embedding.weight", "item_mf_embedding.weight", "user_mlp_embedding.weight",
+                  "item_mlp_embedding.weight"],
+        "SimpleX": ["user_emb.weight", "item_emb.weight"],
+        "SASRec": ["item_embedding.weight"],
+        "GRU4Rec": ["item_embedding.weight"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["BPR", "SASRec", "GRU4Rec", "SGL"])
+def test_without_a_strategy_the_model_is_stock(model, tiny):
+    config, train_data = prepare(model, tiny)
+    stock, *stock_states = build(get_stock_model(model), config, train_data)
+    ours, *our_states = build(get_model(model), config, train_data)
+    assert ours.init_report is None
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in stock.state_dict().items())
+    assert torch.equal(stock_states[0], our_states[0])
+    assert (stock_states[1] == our_states[1]).all()
+
+
+@pytest.mark.parametrize("name", [entry.name for entry in list_strategies()])
+def test_the_random_states_are_those_after_the_stock_constructor(name, llm):
+    config, train_data = prepare("LightGCN", {**llm, "init_strategy": name})
+    _, *stock_states = build(LightGCN, config, train_data)
+    _, *our_states = build(get_model("LightGCN"), config, train_data)
+    assert torch.equal(stock_states[0], our_states[0])
+    assert (stock_states[1] == our_states[1]).all()
+
+
+def test_the_subclass_is_made_once_and_named():
+    assert (
+        with_llm_init(LightGCN)
+        is get_model("LightGCN")
+        is get_model(LightGCN)
+        is with_llm_init(with_llm_init(LightGCN))
+    )
+    assert get_model("LightGCN").__name__ == "LLMInitLightGCN"
+    assert issubclass(get_model("LightGCN"), (LLMInitMixin, LightGCN))
+    assert get_model("LightGCN").stock_class is LightGCN
+
+
+class OwnHook(BPR):
+    """A user's model whose own hook takes no module."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self._init_weights()
+
+    def _init_weights(self):
+        nn.init.constant_(self.user_embedding.weight, 7)
+        nn.init.constant_(self.item_embedding.weight, 7)
+
+
+def test_a_users_own_model_and_its_own_hook(llm, tiny_vectors):
+    config, train_data = prepare(f"{__name__}.OwnHook", llm)
+    assert config.model_class is OwnHook
+    model, *_ = build(get_model(f"{__name__}.OwnHook"), config, train_data)
+    token = train_data._dataset.field2id_token["item_id"][1]
+    columns = model.init_report.reductions[16]["dimensions"]
+    assert model.item_embedding.weight[0].tolist() == [7] * 16
+    np.testing.assert_array_equal(model.item_embedding.weight[1].detach(), tiny_vectors[token][columns])
+
+
+def test_tables_that_are_not_found_are_named(llm):
+    """BERT4Rec has a row more than items, for its mask token."""
+    settings = {**llm, "train_neg_sample_args": None}
+    config, train_data = prepare("BERT4Rec", settings)
+    with pytest.raises(LLMInitError, match="BERT4Rec has no trainable user or item embedding table .*init_tables"):
+        build(get_model("BERT4Rec"), config, train_data)
+    config, train_data = prepare("BERT4Rec", {**settings, "init_tables": {"item": ["item_embedding.weight"]}})
+    model, *_ = build(get_model("BERT4Rec"), config, train_data)
+    assert [(table.shape, table.rows_written) for table in model.init_report.tables] == [((31, 16), 29)]
+
+
+def test_as_many_users_as_items(tmp_path, llm):
+    folder = tmp_path / "square"
+    folder.mkdir()
+    rows = [f"u{user}\tB{item:03d}\t{user * 10 + item}" for user in range(1, 9) for item in range(1, 9) if user != item]
+    (folder / "square.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n")
+    settings = {**llm, "dataset": "square", "data_path": str(tmp_path), "init_strategy": "uni"}
+    config, train_data = prepare(f"{__name__}.Unnamed", settings)
+    with pytest.raises(
+        LLMInitError, match=r"has the table P.weight of 9 rows, and the dataset has as many users as items"
+    ):
+        build(get_model(Unnamed), config, train_data)
+    config, train_data = prepare(Unnamed, {**settings, "init_tables": {"user": ["P.weight"], "item": ["Q.weight"]}})
+    model, *_ = build(get_model(Unnamed), config, train_data)
+    assert [(table.name, table.side) for table in model.init_report.tables] == [
+        ("P.weight", "user"),
+        ("Q.weight", "item"),
+    ]
+
+
+class Unnamed(BPR):
+    """A model whose tables are called P and Q."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.P, self.Q = self.user_embedding, self.item_embedding
+        del self.user_embedding, self.item_embedding
+
+
+class Interactions:
+    """The two things `training_interactions` asks of a dataset."""
+
+    def __init__(self, users, items, labels=None):
+        self.inter_feat = {"label"} if labels is not None else set()
+        self.found = (users, items, labels)
+
+    def inter_matrix(self, form, value_field):
+        from scipy.sparse import coo_matrix
+
+        users, items, labels = self.found
+        values = labels if value_field else np.ones(len(users))
+        return coo_matrix((values, (users, items)), shape=(3, 4))
+
+
+def test_an_interaction_counts_once():
+    matrix = training_interactions(Interactions([1, 1, 2, 1], [2, 2, 3, 1]), "label")
+    assert matrix.toarray().tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+
+
+def test_only_positive_labels_count():
+    matrix = training_interactions(Interactions([1, 1, 2], [2, 3, 3], labels=[1, 0, 1]), "label")
+    assert matrix.toarray().tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("model", ["BPR", "SASRec", "FM"])
+def test_only_training_interactions_count(model, tiny):
+    """Against the atomic file: every user's last two are held out, the context model's labels are ratings >= 3."""
+    settings = {**tiny, "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"}}
+    if model == "SASRec":
+        settings["train_neg_sample_args"] = None
+    if model == "FM":
+        settings.update(threshold={"rating": 3}, train_neg_sample_args=None, metrics=["AUC"], valid_metric="AUC",
+                        eval_args={**settings["eval_args"], "mode": "labeled"},
+                        load_col={"inter": ["user_id", "item_id", "rating", "timestamp"]})  # fmt: skip
+    config, train_data = prepare(model, settings)
+    dataset = train_data._dataset
+    from tests.stock import DATA
+
+    lines = [line.split("\t") for line in (DATA / "tiny" / "tiny.inter").read_text().splitlines()[1:]]
+    mean = np.mean([float(rating) for _, _, rating, _ in lines if rating])
+    expected = {}
+    for user, item, rating, time in lines:
+        expected.setdefault(user, []).append((float(time), item, float(rating or mean)))
+    expected = {user: sorted(rows)[:-2] for user, rows in expected.items()}
+    if model == "FM":
+        expected = {user: [row for row in rows if row[2] >= 3] for user, rows in expected.items()}
+    matrix = training_interactions(dataset, config["LABEL_FIELD"])
+    assert set(matrix.data) == {1.0}
+    users, items = dataset.field2id_token["user_id"], dataset.field2id_token["item_id"]
+    found = {user: set() for user in expected}
+    for row, column in zip(*matrix.nonzero(), strict=True):
+        found[users[row]].add(items[column])
+    assert found == {user: {item for _, item, _ in rows} for user, rows in expected.items()}
