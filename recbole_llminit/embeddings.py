@@ -103,9 +103,8 @@ class ItemEmbeddings:
         """
         items = pd.Index(np.asarray(tokens, dtype=object)[1:].astype(str))
         index = pd.Index(self.tokens.astype(str))
-        row_numbers = _are_row_numbers(index)
         named = f"(dataset: {_examples(list(items))}; file: {_examples(list(index))})"
-        if row_numbers and "0" not in items and str(len(index)) in items:
+        if "0" not in items and str(len(index)) in items and _are_row_numbers(index):
             raise LLMInitError(
                 f"{self.source} is keyed 0...{len(index) - 1:,}, the items of {dataset} are 1...{len(index):,} "
                 f"{named}: the file is off by one, write the item's own id beside each vector"
@@ -114,7 +113,7 @@ class ItemEmbeddings:
         if not (rows >= 0).any():
             cause = (
                 "the file seems keyed by row number, write the item's own id beside each vector"
-                if row_numbers
+                if _are_row_numbers(index)
                 else "expected the dataset's item ids, check that the file belongs to it"
             )
             raise LLMInitError(f"none of the {len(items):,} items of {dataset} is in {self.source} {named}: {cause}")

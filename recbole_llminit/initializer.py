@@ -238,7 +238,7 @@ def initialize_embeddings_(
         items=n_items - 1,
         items_with_vector=int(has_vector.sum()),
         users=n_users - 1,
-        users_with_items=int((interactions[:, has_vector].sum(axis=1) > 0).sum()),
+        users_with_items=int(has_user_value.sum()),
         tables=reports,
         left_alone=tuple(
             f"{name} {tuple(weight.shape)}"

@@ -164,7 +164,7 @@ def _train_and_test(
     )
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show_progress)
     return {
-        "best_valid_score": best_valid_score,
+        "best_valid_score": float(best_valid_score),
         "valid_score_bigger": config["valid_metric_bigger"],
         "best_valid_result": _plain(best_valid_result),
         "test_result": _plain(test_result),
