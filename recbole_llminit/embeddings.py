@@ -16,7 +16,8 @@ from recbole_llminit.errors import LLMInitError
 _BLOCK_ROWS = 8192
 
 
-def _examples(tokens: Sequence[str]) -> str:
+def examples(tokens: Sequence[str]) -> str:
+    """Return the first three of some tokens, for a message."""
     return ", ".join(str(token) for token in tokens[:3]) + (", ..." if len(tokens) > 3 else "")
 
 
@@ -61,7 +62,7 @@ class ItemEmbeddings:
         if not index.is_unique:
             twice = list(index[index.duplicated()].unique())
             raise LLMInitError(
-                f"{self.source} has {len(twice):,} ids more than once ({_examples(twice)}): "
+                f"{self.source} has {len(twice):,} ids more than once ({examples(twice)}): "
                 f"expected each item id once, remove the duplicates"
             )
 
@@ -103,7 +104,7 @@ class ItemEmbeddings:
         """
         items = pd.Index(np.asarray(tokens, dtype=object)[1:].astype(str))
         index = pd.Index(self.tokens.astype(str))
-        named = f"(dataset: {_examples(list(items))}; file: {_examples(list(index))})"
+        named = f"(dataset: {examples(list(items))}; file: {examples(list(index))})"
         if "0" not in items and str(len(index)) in items and _are_row_numbers(index):
             raise LLMInitError(
                 f"{self.source} is keyed 0...{len(index) - 1:,}, the items of {dataset} are 1...{len(index):,} "
@@ -185,7 +186,7 @@ class AlignedEmbeddings:
                 broken = [self.tokens[item] for item in ids[~finite]]
                 raise LLMInitError(
                     f"{self.embeddings.source} has NaN or infinite numbers in the vectors of {len(broken):,} or more "
-                    f"items ({_examples(broken)}): expected finite numbers, encode these items again or leave "
+                    f"items ({examples(broken)}): expected finite numbers, encode these items again or leave "
                     f"them out"
                 )
             yield ids, vectors

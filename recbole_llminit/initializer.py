@@ -17,7 +17,7 @@ from texttable import Texttable
 from torch import nn
 
 from recbole_llminit.aggregation import aggregate_users
-from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.embeddings import AlignedEmbeddings, examples
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategy import Reduction, Strategy
 from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, trainable_embeddings
@@ -193,28 +193,27 @@ def initialize_embeddings_(
     """
     began = time.perf_counter()
     n_users, n_items = interactions.shape
-    found = find_embedding_tables(model, n_users, n_items, tables)
-    if user == "none":
-        found = [table for table in found if table.side == "item"]
-    for table in found:
-        _check_width(table, embeddings)
-    has_vector = embeddings.rows >= 0
-    without = n_items - 1 - int(has_vector.sum())
-    if without and missing == "error":
-        lacking = [embeddings.tokens[item] for item in np.flatnonzero(~has_vector)[1:4]]
+    found = [
+        table
+        for table in find_embedding_tables(model, n_users, n_items, tables)
+        if table.side == "item" or user != "none"
+    ]
+    if not found:
         raise LLMInitError(
-            f"{without:,} of {n_items - 1:,} items have no vector in {embeddings.embeddings.source} "
-            f"({', '.join(lacking)}, ...) and init_missing is 'error': add their vectors, or set init_missing"
+            f"{type(model).__name__} has user tables only and init_user is none: nothing would be written"
         )
+    _refuse(found, embeddings, missing)
+    has_vector = embeddings.rows >= 0
     popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
 
     reductions: dict[int, Reduction] = {}
     writes: list[tuple[EmbeddingTable, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
     for width in dict.fromkeys(table.width for table in found):
-        reductions[width] = strategy.fit(embeddings, width, popularity=popularity, seed=seed)
         of_width = [table for table in found if table.width == width]
+        reductions[width] = strategy.fit(embeddings, width, popularity=popularity, seed=seed)
         item_values = _reduce(embeddings, reductions[width], width)
-        item_values *= _factor(item_values[has_vector], scale, of_width)
+        if scale != "raw":
+            item_values *= _factor(item_values[has_vector], scale, of_width)
         user_values, has_user_value = aggregate_users(item_values, has_vector, interactions)
         has_item_value = has_vector.copy()
         if missing == "mean":
@@ -224,8 +223,6 @@ def initialize_embeddings_(
             values = (item_values, has_item_value) if table.side == "item" else (user_values, has_user_value)
             writes.append((table, *values))
 
-    reports = tuple(_write(table, values, mask) for table, values, mask in writes)
-    written = {id(table.weight) for table in found}
     return InitReport(
         model=type(model).__name__,
         strategy=repr(strategy),
@@ -236,26 +233,37 @@ def initialize_embeddings_(
         reductions={width: reduction.to_dict() for width, reduction in reductions.items()},
         scale=str(scale),
         items=n_items - 1,
-        items_with_vector=int(has_vector.sum()),
+        items_with_vector=len(embeddings.items),
         users=n_users - 1,
         users_with_items=int(has_user_value.sum()),
-        tables=reports,
-        left_alone=tuple(
-            f"{name} {tuple(weight.shape)}"
-            for name, weight in trainable_embeddings(model).items()
-            if id(weight) not in written
-        ),
+        tables=tuple(_write(*write) for write in writes),
+        left_alone=_others(model, found),
         seconds=time.perf_counter() - began,
     )
 
 
-def _check_width(table: EmbeddingTable, embeddings: AlignedEmbeddings) -> None:
-    if table.width > embeddings.width:
+def _refuse(found: Sequence[EmbeddingTable], embeddings: AlignedEmbeddings, missing: Missing) -> None:
+    """Raise for tables wider than the vectors, and for missing vectors where those are an error."""
+    for table in found:
+        if table.width > embeddings.width:
+            raise LLMInitError(
+                f"embedding_size {table.width} is larger than the {embeddings.width} dimensions of "
+                f"{embeddings.embeddings.encoder} (table {table.name}): set embedding_size (hidden_size in SASRec and "
+                f"its kin) <= {embeddings.width}, or use a larger encoder"
+            )
+    without = np.flatnonzero(embeddings.rows < 0)[1:]
+    if len(without) and missing == "error":
         raise LLMInitError(
-            f"embedding_size {table.width} is larger than the {embeddings.width} dimensions of "
-            f"{embeddings.embeddings.encoder} (table {table.name}): set embedding_size (hidden_size in SASRec and its "
-            f"kin) <= {embeddings.width}, or use a larger encoder"
+            f"{len(without):,} of {embeddings.n_items - 1:,} items have no vector in {embeddings.embeddings.source} "
+            f"({examples([embeddings.tokens[item] for item in without[:4]])}) and init_missing is 'error': "
+            f"add their vectors, or set init_missing"
         )
+
+
+def _others(model: nn.Module, found: Sequence[EmbeddingTable]) -> tuple[str, ...]:
+    written = {id(table.weight) for table in found}
+    tables = trainable_embeddings(model).items()
+    return tuple(f"{name} {tuple(weight.shape)}" for name, weight in tables if id(weight) not in written)
 
 
 def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> npt.NDArray[np.float32]:
@@ -265,9 +273,9 @@ def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> 
     return values
 
 
-def _factor(values: npt.NDArray[np.float32], scale: Scale, tables: Sequence[EmbeddingTable]) -> float:
-    if scale == "raw":
-        return 1.0
+def _factor(
+    values: npt.NDArray[np.float32], scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]
+) -> float:
     if scale == "model":
         weights = [table.weight for table in tables if table.side == "item"] or [table.weight for table in tables]
         target = float(torch.cat([weight.detach().reshape(-1) for weight in weights]).float().std())

@@ -74,7 +74,7 @@ def test_missing_mean_writes_the_mean_but_not_into_users(embed):
 
 def test_missing_error_writes_nothing(embed):
     net = Net()
-    with pytest.raises(LLMInitError, match=r"1 of 3 items have no vector in vectors \(i2, ...\)"):
+    with pytest.raises(LLMInitError, match=r"1 of 3 items have no vector in vectors \(i2\)"):
         start(net, embed([1, 2, 3, 4], None, [9, 10, 11, 12]), missing="error")
     assert net.items.weight.tolist()[1] == [-11, -11]
 
@@ -85,6 +85,13 @@ def test_users_left_as_they_are(vectors):
     assert net.users.weight.tolist() == [[-1, -1], [-2, -2], [-3, -3]]
     assert [table.name for table in report.tables] == ["items.weight"]
     assert report.left_alone == ("users.weight (3, 2)",)
+
+
+def test_nothing_to_write_is_refused(vectors):
+    net = Net()
+    del net.items
+    with pytest.raises(LLMInitError, match="Net has user tables only and init_user is none"):
+        start(net, vectors, user="none")
 
 
 def test_scale_by_number_is_the_deviation_of_the_item_values(vectors):
