@@ -9,8 +9,9 @@ Both routes end in the same ``user_embedding`` and ``item_embedding`` tables (ch
 - *official*: the ``.item`` file has a column of list literals, read with pandas and parsed by ``ast.literal_eval`` into
   one matrix; variance and selection as in the official release (DavidZWZ/LLMInit, commit 1241c3c), users by a loop.
 
-Each measurement is a process of its own (peak memory is the process's maximum resident set beyond that after the
-imports), the two alternate, and the medians are printed and written as CSV.
+Each measurement is a process of its own (peak memory is the process's highest resident set, Linux's ``VmHWM``, beyond
+that after the imports; it holds the interactions, the model and mapped pages of the store), the two alternate, and the
+medians are printed and written as CSV.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -37,8 +37,12 @@ SIZE = 128
 
 
 def megabytes() -> float:
-    """Return the process's maximum resident set so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the process's highest resident set so far; ``ru_maxrss`` would begin at that of the parent."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
+
+
+AFTER_IMPORTS = megabytes()
 
 
 def read_interactions(folder: Path, store: Path) -> tuple[list[str], csr_matrix]:
@@ -101,9 +105,9 @@ def measure(route: str, data: Path, store: Path, source: Path, tables: Path) -> 
     torch.set_num_threads(1)
     tokens, interactions = read_interactions(data, store)
     model = make_model(*interactions.shape)
-    before, began = megabytes(), time.perf_counter()
+    began = time.perf_counter()
     (by_store if route == "store" else by_literals)(source, tokens, interactions, model)
-    print(json.dumps({"seconds": time.perf_counter() - began, "megabytes": megabytes() - before}))
+    print(json.dumps({"seconds": time.perf_counter() - began, "megabytes": megabytes() - AFTER_IMPORTS}))
     np.save(tables, np.concatenate([parameter.detach().numpy() for parameter in model.parameters()]))
 
 

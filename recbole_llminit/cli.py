@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 from recbole_llminit.errors import LLMInitError
 
-_DISTRIBUTED = ("nproc", "world_size", "ip", "port", "group_offset")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with its arguments (``sys.argv`` if left out); return the exit status."""
@@ -38,10 +36,9 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> int:
     """Run one training with parsed options and ``--key=value`` arguments; print a clear error on bad input."""
     from recbole_llminit.quick_start import run_recbole_llminit
 
+    # As `python script.py` in this folder: a model of the user's own, given by its dotted path, may stand here.
+    sys.path.insert(0, "")
     try:
-        for argument in others:
-            if argument.removeprefix("--").partition("=")[0] in _DISTRIBUTED:
-                raise LLMInitError(f"{argument}: runs of several processes are not supported, leave it out")
         run_recbole_llminit(
             model=options.model,
             dataset=options.dataset,

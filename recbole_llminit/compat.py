@@ -151,7 +151,7 @@ def _length(value: Any) -> Any:
 
 
 def fill_missing_sequences() -> None:
-    """Read atomic files as RecBole expects them: object columns, and an empty text for a missing sequence.
+    """Read atomic files as RecBole expects them: an empty text for a missing sequence.
 
     Where: ``recbole/data/dataset/dataset.py:486-501`` reads the file and fills its sequence columns through a chained
     ``fillna(inplace=True)``.
@@ -164,15 +164,13 @@ def fill_missing_sequences() -> None:
 
 
 class _PandasReadingObjects(types.ModuleType):
-    """The pandas module with a ``read_csv`` that returns text as objects and missing sequences as empty text."""
+    """The pandas module with a ``read_csv`` that returns missing sequences as empty text."""
 
     @staticmethod
     def read_csv(*arguments: Any, **options: Any) -> pd.DataFrame:
         """Read as `pandas.read_csv`; then columns named ``<field>:*_seq`` have no missing values."""
         frame = pd.read_csv(*arguments, **options)
         for column in frame.columns:
-            if not pd.api.types.is_numeric_dtype(frame[column]):
-                frame[column] = frame[column].astype(object)
             if str(column).endswith("_seq"):
                 frame[column] = frame[column].fillna("")
         return frame

@@ -14,12 +14,13 @@ import yaml
 from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing, Scale, UserStart
-from recbole_llminit.strategy import Strategy, get_strategy, list_strategies, suggest
+from recbole_llminit.strategy import Strategy, get_strategy, list_strategies, nearest, suggest
 from recbole_llminit.tables import Side
 
 compat.apply()
 
-import recbole.config  # noqa: E402  RecBole imports only after it is mended
+import recbole  # noqa: E402  after the check that it is there
+import recbole.config  # noqa: E402
 from recbole.utils import ModelType  # noqa: E402
 from recbole.utils import get_model as get_stock_model  # noqa: E402
 
@@ -33,6 +34,14 @@ _KEYS = (
     "init_tables",
     "llm_embedding",
 )
+# What makes the constructors of NeuMF, NAIS, KD_DAGFM, ConvNCF, RaCT and S3Rec read a checkpoint.
+_PRETRAINED: dict[str, tuple[str, ...] | None] = {
+    "use_pretrain": None,
+    "pretrain_path": None,
+    "warm_up": None,
+    "train_method": ("after_pretrain",),
+    "train_stage": ("critic_pretrain", "finetune"),
+}
 _PACKAGED = {"ml-100k": Path(__file__).parent / "data" / "ml-100k"}
 
 
@@ -42,20 +51,21 @@ class Config(recbole.config.Config):
     Parameters
     ----------
     model : str or class, optional
-        A RecBole model's name, a model class, or the dotted path of one.
+        A RecBole model's name, a model class, or the dotted path of one; wins over the key ``model``.
     dataset : str, optional
-        The dataset's name.
+        The dataset's name; wins over the key ``dataset``.
     config_file_list : sequence of path, optional
         YAML files; later ones win.
     config_dict : mapping, optional
         Wins over the files. It is not changed.
     arguments : sequence of str, optional
-        Command-line arguments ``--key=value``; they win over all others.
+        Command-line arguments ``--key=value``; they win over files and dictionary.
 
     Raises
     ------
     LLMInitError
-        If an argument is not ``--key=value``, or an ``init_*`` or ``llm_*`` key or its value is unknown.
+        If an argument is not ``--key=value`` or nearly one of RecBole's keys, or an ``init_*`` or ``llm_*`` key or its
+        value is unknown.
 
     Notes
     -----
@@ -78,6 +88,7 @@ class Config(recbole.config.Config):
         super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
         del self._arguments
         InitOptions.from_config(self)
+        self._refuse_misspelt(parse_arguments(arguments))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object.__new__, (recbole.config.Config,), self.__dict__
@@ -87,11 +98,19 @@ class Config(recbole.config.Config):
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
         # RecBole evaluates the text of a value as Python; values of our keys stay the text they are.
-        ours = {key: value for key, value in config_dict.items() if key.startswith(_PREFIXES)}
+        ours = {key: value for key, value in config_dict.items() if str(key).startswith(_PREFIXES)}
         converted: dict[str, Any] = super()._convert_config_dict(
             {key: value for key, value in config_dict.items() if key not in ours}
         )
         return {**converted, **ours}
+
+    def _refuse_misspelt(self, arguments: Mapping[str, str]) -> None:
+        """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
+        known = {*_KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
+        for key in arguments.keys() - known - {"model", "dataset"}:
+            match = nearest(key.replace("-", "_"), known, cutoff=0.85)
+            if match:
+                raise LLMInitError(f"the argument --{key} is unknown: did you mean --{match}?")
 
     def _get_model_and_dataset(self, model: str | type | None, dataset: str | None) -> tuple[str, type, str]:
         model = model if model is not None else self.external_config_dict.get("model")
@@ -116,7 +135,7 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
     parsed: dict[str, str] = {}
     for argument in arguments:
         key, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not equals or not key:
+        if not argument.startswith("--") or not equals or not key or key.startswith("-"):
             raise LLMInitError(f"the argument {argument!r} would be ignored by RecBole: write it as --key=value")
         if parsed.setdefault(key, value) != value:
             raise LLMInitError(f"the argument --{key} is given twice, as {parsed[key]!r} and {value!r}: give it once")
@@ -125,19 +144,32 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
 
 def resolve_model_class(model: str | type) -> type:
     """Return the stock class of a RecBole model's name, a dotted path ``package.module.Class``, or a model class."""
+    found: Any
     if not isinstance(model, str):
-        return getattr(model, "stock_class", model)
-    module_name, _, class_name = model.rpartition(".")
-    if not module_name:
-        found: type = get_stock_model(model)
-        compat.load_whole_checkpoints()
-        return found
-    try:
-        return getattr(importlib.import_module(module_name), class_name)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
-        raise LLMInitError(
-            f"the model {model!r} cannot be imported ({error}): expected package.module.Class on the Python path"
-        ) from error
+        # A user's subclass of one of ours inherits the attribute, and is itself what the user wants.
+        found = vars(model).get("stock_class", model)
+    elif "." in model:
+        module_name, _, class_name = model.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise LLMInitError(
+                f"the model {model!r} cannot be imported ({error}): expected package.module.Class on the Python path"
+            ) from error
+    else:
+        try:
+            found = get_stock_model(model)
+        except (ImportError, ValueError, AttributeError) as error:
+            # RecBole ends its search for a name in models of optional packages, whose import error says nothing of it.
+            names = [path.stem for path in (Path(recbole.__file__).parent / "properties" / "model").glob("*.yaml")]
+            raise LLMInitError(
+                f"the model {model!r} is none of RecBole's{suggest(model, names)} ({type(error).__name__}: {error})"
+            ) from error
+    if not isinstance(found, type):
+        raise LLMInitError(f"the model {model!r} is a {type(found).__name__}: expected a model class")
+    # Importing a model brings in a module that is to be mended as well.
+    compat.load_whole_checkpoints()
+    return found
 
 
 @dataclass(frozen=True)
@@ -170,8 +202,8 @@ class InitOptions:
         LLMInitError
             If a key or value is unknown, or the model has nothing to initialise.
         """
-        _refuse_unknown_keys(config)
         name = config["init_strategy"]
+        _refuse_unknown_keys(config, strict=not _is_none(name))
         strategy = None
         if not _is_none(name):
             if not isinstance(name, str):
@@ -184,6 +216,7 @@ class InitOptions:
                     f"{config['model']} has no trainable user or item table ({kind}): "
                     f"remove init_strategy or choose a model that has one"
                 )
+            _refuse_pretrained(config)
         path = config["llm_embedding"]
         return cls(
             strategy=strategy,
@@ -191,7 +224,7 @@ class InitOptions:
             user=_choice(config, "init_user", ("mean", "none")),
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
             tables=_tables(config),
-            embedding=None if path is None else Path(str(path)).expanduser(),
+            embedding=None if _is_none(path) else Path(str(path)).expanduser(),
         )
 
     def locate_embedding(self, dataset: str) -> Path:
@@ -217,12 +250,25 @@ class InitOptions:
         return self.embedding
 
 
-def _refuse_unknown_keys(config: recbole.config.Config) -> None:
+def _refuse_unknown_keys(config: recbole.config.Config, *, strict: bool) -> None:
+    """Raise for a key that looks like ours; in a stock run a model's own ``init_std`` is nobody's mistake."""
     internal = getattr(config, "internal_config_dict", {})
     for key in config.final_config_dict:
         normalized = str(key).replace("-", "_").lower()
-        if normalized.startswith(_PREFIXES) and key not in _KEYS and key not in internal:
+        if not normalized.startswith(_PREFIXES) or key in _KEYS or key in internal:
+            continue
+        if strict or nearest(normalized, _KEYS, cutoff=0.8):
             raise LLMInitError(f"the key {key!r} is unknown{suggest(normalized, _KEYS)} ({', '.join(_KEYS)})")
+
+
+def _refuse_pretrained(config: recbole.config.Config) -> None:
+    """Raise where the model's constructor reads pre-trained tables, which the LLM start would overwrite."""
+    for key, values in _PRETRAINED.items():
+        if config[key] and (values is None or config[key] in values):
+            raise LLMInitError(
+                f"{config['model']} reads pre-trained weights ({key}: {config[key]}), which init_strategy would "
+                f"overwrite: remove one of the two"
+            )
 
 
 def _is_none(value: Any) -> bool:
@@ -232,12 +278,13 @@ def _is_none(value: Any) -> bool:
 
 def _mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
     value = config[key]
-    if isinstance(value, str):
+    if isinstance(value, str) and not _is_none(value):
         try:
-            value = yaml.safe_load(value)
+            # As in a file: RecBole's loader reads 1e-3 as a number, YAML's own does not.
+            value = yaml.load(value, Loader=config.yaml_loader)  # noqa: S506  a FullLoader makes no objects
         except yaml.YAMLError as error:
             raise LLMInitError(f"{key} is {value!r}, which is not YAML: write it as {{key: value}}") from error
-    if value is None:
+    if _is_none(value):
         return {}
     if not isinstance(value, dict):
         raise LLMInitError(f"{key} is {value!r}: expected a mapping such as {{key: value}}")
@@ -271,7 +318,8 @@ def _scale(value: Any) -> Scale:
 
 def _tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:
     value: dict[Any, Any] = _mapping(config, "init_tables")
-    if any(side not in ("user", "item") or not isinstance(names, list) for side, names in value.items()):
+    listed = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values())
+    if not listed or not set(value) <= {"user", "item"}:
         raise LLMInitError(
             f"init_tables is {value!r}: expected parameter names by side, such as "
             f"{{user: [user_embedding.weight], item: [item_embedding.weight]}}"

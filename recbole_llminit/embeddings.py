@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,11 +104,15 @@ class ItemEmbeddings:
         items = pd.Index(np.asarray(tokens, dtype=object)[1:].astype(str))
         index = pd.Index(self.tokens.astype(str))
         named = f"(dataset: {examples(list(items))}; file: {examples(list(index))})"
-        if "0" not in items and str(len(index)) in items and _are_row_numbers(index):
-            raise LLMInitError(
-                f"{self.source} is keyed 0...{len(index) - 1:,}, the items of {dataset} are 1...{len(index):,} "
-                f"{named}: the file is off by one, write the item's own id beside each vector"
-            )
+        warning = None
+        if "0" not in items and items.str.fullmatch("[1-9][0-9]*").all() and _are_row_numbers(index):
+            keyed = f"{self.source} is keyed 0...{len(index) - 1}, the items of {dataset} begin at 1"
+            if max(items, key=lambda token: (len(token), token)) == str(len(index)):
+                raise LLMInitError(
+                    f"{keyed} and end at {len(index)} {named}: the file is off by one, write the item's own id beside "
+                    f"each vector"
+                )
+            warning = f"{keyed}: if the file is off by one, every item has another's vector; check its ids"
         rows = np.concatenate([[-1], index.get_indexer(items)]).astype(np.int64)
         if not (rows >= 0).any():
             cause = (
@@ -118,14 +121,12 @@ class ItemEmbeddings:
                 else "expected the dataset's item ids, check that the file belongs to it"
             )
             raise LLMInitError(f"none of the {len(items):,} items of {dataset} is in {self.source} {named}: {cause}")
-        return AlignedEmbeddings(self, rows, tuple(str(token) for token in tokens))
+        return AlignedEmbeddings(self, rows, tuple(str(token) for token in tokens), (warning,) if warning else ())
 
 
 def _are_row_numbers(index: pd.Index) -> bool:
     """Whether the ids are exactly 0...n-1, in any order."""
-    if not all(re.fullmatch(r"0|[1-9][0-9]*", token) for token in index):
-        return False
-    return bool(np.array_equal(np.sort(index.to_numpy().astype(np.int64)), np.arange(len(index))))
+    return set(index) == {str(number) for number in range(len(index))}
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,14 @@ class AlignedEmbeddings:
         The row of each item's vector, -1 where it has none; ``[PAD]``, id 0, never has one.
     tokens : tuple of str, shape [n_items]
         The dataset's item tokens.
+    warnings : tuple of str
+        What looks wrong with the ids and may be right.
     """
 
     embeddings: ItemEmbeddings
     rows: npt.NDArray[np.int64]
     tokens: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def n_items(self) -> int:

@@ -20,7 +20,7 @@ from recbole_llminit.aggregation import aggregate_users
 from recbole_llminit.embeddings import AlignedEmbeddings, examples
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategy import Reduction, Strategy
-from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, trainable_embeddings
+from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, model_name, trainable_embeddings
 
 Scale = Literal["raw", "model"] | float
 UserStart = Literal["mean", "none"]
@@ -66,6 +66,8 @@ class InitReport:
         The tables written.
     left_alone : tuple of str
         Embedding tables that are neither the users' nor the items', with their shapes.
+    notes : tuple of str
+        What looked wrong with the vectors' ids.
     seconds : float
         Time from open vectors to written tables.
     """
@@ -84,14 +86,16 @@ class InitReport:
     users_with_items: int
     tables: tuple[TableReport, ...]
     left_alone: tuple[str, ...]
+    notes: tuple[str, ...]
     seconds: float
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know before a long run."""
         if self.items_with_vector >= _LOW_COVERAGE * self.items:
-            return ()
+            return self.notes
         return (
+            *self.notes,
             f"only {self.items_with_vector:,} of {self.items:,} items "
             f"({self.items_with_vector / self.items:.0%}) have a vector in {self.source}: the others start from the "
             f"model's own values; check that the file belongs to this dataset",
@@ -111,15 +115,14 @@ class InitReport:
 
     def __str__(self) -> str:
         """Draw the report as the table that stands in the log."""
+        users = f"{self.users_with_items:,} of {self.users:,} users"
+        if not any(table.side == "user" for table in self.tables):
+            users = "no user table written"
         rows = [
             ["strategy", self.strategy],
             ["encoder", f"{self.encoder} ({self.llm_dim} dimensions)"],
             ["vectors", f"{self.source} [{self.fingerprint}]"],
-            [
-                "coverage",
-                f"{self.items_with_vector:,} of {self.items:,} items, "
-                f"{self.users_with_items:,} of {self.users:,} users",
-            ],
+            ["coverage", f"{self.items_with_vector:,} of {self.items:,} items, {users}"],
         ]
         for table in self.tables:
             rows.append(
@@ -200,7 +203,8 @@ def initialize_embeddings_(
     ]
     if not found:
         raise LLMInitError(
-            f"{type(model).__name__} has user tables only and init_user is none: nothing would be written"
+            f"nothing of {model_name(model)} would be written (init_user: {user}, init_tables: {tables}): "
+            f"name a table, or remove init_strategy"
         )
     _refuse(found, embeddings, missing)
     has_vector = embeddings.rows >= 0
@@ -213,7 +217,8 @@ def initialize_embeddings_(
         reductions[width] = strategy.fit(embeddings, width, popularity=popularity, seed=seed)
         item_values = _reduce(embeddings, reductions[width], width)
         if scale != "raw":
-            item_values *= _factor(item_values[has_vector], scale, of_width)
+            with np.errstate(over="ignore"):
+                item_values *= _factor(item_values[has_vector], scale, of_width)
         user_values, has_user_value = aggregate_users(item_values, has_vector, interactions)
         has_item_value = has_vector.copy()
         if missing == "mean":
@@ -223,8 +228,10 @@ def initialize_embeddings_(
             values = (item_values, has_item_value) if table.side == "item" else (user_values, has_user_value)
             writes.append((table, *values))
 
+    for write in writes:
+        _refuse_overflow(*write)
     return InitReport(
-        model=type(model).__name__,
+        model=model_name(model),
         strategy=repr(strategy),
         encoder=embeddings.embeddings.encoder,
         source=embeddings.embeddings.source,
@@ -238,6 +245,7 @@ def initialize_embeddings_(
         users_with_items=int(has_user_value.sum()),
         tables=tuple(_write(*write) for write in writes),
         left_alone=_others(model, found),
+        notes=embeddings.warnings,
         seconds=time.perf_counter() - began,
     )
 
@@ -268,8 +276,10 @@ def _others(model: nn.Module, found: Sequence[EmbeddingTable]) -> tuple[str, ...
 
 def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> npt.NDArray[np.float32]:
     values = np.zeros((embeddings.n_items, width), dtype=np.float32)
-    for items, block in embeddings.blocks():
-        values[items] = reduction(block)
+    # A number too large for float32 becomes an infinity here, which is refused before anything is written.
+    with np.errstate(over="ignore"):
+        for items, block in embeddings.blocks():
+            values[items] = reduction(block)
     return values
 
 
@@ -285,6 +295,15 @@ def _factor(
     if deviation == 0:
         raise LLMInitError(f"init_scale is {scale!r} but all values to write are equal: set init_scale: raw")
     return target / deviation
+
+
+def _refuse_overflow(table: EmbeddingTable, values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_]) -> None:
+    largest = torch.finfo(table.weight.dtype).max
+    if not (np.abs(values[has_value]) <= largest).all():
+        raise LLMInitError(
+            f"the values for {table.name} do not fit its {table.weight.dtype} (largest {largest:.3g}): "
+            f"check the vectors, or set a smaller init_scale"
+        )
 
 
 @torch.no_grad()

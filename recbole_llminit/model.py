@@ -35,6 +35,11 @@ class LLMInitMixin:
         self._llm_init_inputs = (config, dataset)
         self._init_weights()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class made by with_llm_init is no attribute of a module, by which pickle would find it.
+        made = type(self) is with_llm_init(self.stock_class)
+        return _new, (self.stock_class if made else type(self), made), self.__dict__
+
     def _init_weights(self, module: nn.Module | None = None) -> None:
         """Write the LLM start; with a module (stock models pass it to ``apply``) do what the stock model does."""
         inputs = self.__dict__.pop("_llm_init_inputs", None)
@@ -61,35 +66,53 @@ def get_model(model: str | type) -> type:
     return with_llm_init(resolve_model_class(model))
 
 
-def training_interactions(dataset: Any, label_field: str | None) -> csr_matrix:
+def training_interactions(dataset: Any, config: Any) -> csr_matrix:
     """Return the training interactions of a RecBole dataset, 0 or 1, shape ``[n_users, n_items]``.
 
     Parameters
     ----------
     dataset : recbole.data.dataset.Dataset
         The training split. A sequential dataset's first items, which its augmentation drops, are restored
-        (``SequentialDataset.inter_matrix``).
-    label_field : str or None
-        Where the dataset has this field, rows with label 0 do not count. A pair counts once, however often it stands.
+        (``SequentialDataset.inter_matrix``); so are the histories of sequences that come split in files of their own
+        (``benchmark_filename``), whose items may have no row.
+    config : recbole.config.Config
+        Where the dataset has the field ``LABEL_FIELD``, rows with label 0 do not count.
+
+    Notes
+    -----
+    A pair of user and item counts once, however often it stands.
     """
-    labelled = label_field is not None and label_field in dataset.inter_feat
-    found = dataset.inter_matrix(form="coo", value_field=label_field if labelled else None)
+    label = config["LABEL_FIELD"] if config["LABEL_FIELD"] in dataset.inter_feat else None
+    found = dataset.inter_matrix(form="coo", value_field=label)
     positive = np.asarray(found.data) > 0
     rows, columns = np.asarray(found.row)[positive], np.asarray(found.col)[positive]
+    histories = f"{dataset.iid_field}{config['LIST_SUFFIX']}"
+    if config["benchmark_filename"] is not None and histories in dataset.inter_feat:
+        items = dataset.inter_feat[histories].numpy()
+        users = np.repeat(dataset.inter_feat[dataset.uid_field].numpy(), items.shape[1])
+        known = items.ravel() > 0
+        rows, columns = np.concatenate([rows, users[known]]), np.concatenate([columns, items.ravel()[known]])
     matrix = csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=found.shape)
     matrix.data[:] = 1.0
     return matrix
 
 
+def _new(model_class: type, made: bool) -> Any:
+    return object.__new__(with_llm_init(model_class) if made else model_class)
+
+
 def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | None:
     options = InitOptions.from_config(config)
+    logger = getLogger()
     if options.strategy is None:
+        if "init_strategy" not in config and options.embedding is not None:
+            logger.warning("llm_embedding is set, but init_strategy is not: the model starts as in stock RecBole")
         return None
     embeddings = read_embeddings(options.locate_embedding(config["dataset"]))
     report = initialize_embeddings_(
         model,  # type: ignore[arg-type]
         embeddings.align(dataset.field2id_token[dataset.iid_field], config["dataset"]),
-        training_interactions(dataset, config["LABEL_FIELD"]),
+        training_interactions(dataset, config),
         options.strategy,
         seed=config["seed"],
         scale=options.scale,
@@ -97,7 +120,6 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         missing=options.missing,
         tables=options.tables,
     )
-    logger = getLogger()
     logger.info(f"\n{report}")
     for warning in report.warnings:
         logger.warning(warning)

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from recbole_llminit import compat
 from recbole_llminit.config import Config, InitOptions
+from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import get_model
 
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
@@ -46,7 +48,7 @@ def run_recbole_llminit(
     saved : bool
         Whether the best model is kept as a checkpoint, with the init report as JSON beside it, and tested from it.
     arguments : sequence of str, optional
-        Command-line arguments ``--key=value``; they win over all others. ``sys.argv`` is never read.
+        Command-line arguments ``--key=value``; they win over files and dictionary. ``sys.argv`` is never read.
     callback_fn : callable, optional
         Called with the epoch and the validation score after each validation (RecBole's ``Trainer.fit``).
 
@@ -66,12 +68,7 @@ def run_recbole_llminit(
     Source: ``run_recbole`` in ``recbole/quick_start/quick_start.py``, without ``get_flops``, which draws random numbers
     for some models.
     """
-    config = Config(model, dataset, config_file_list, config_dict, arguments)
-    options = InitOptions.from_config(config)
-    if options.strategy is not None:
-        options.locate_embedding(config["dataset"])
-    init_seed(config["seed"], config["reproducibility"])
-    _start_logging(config)
+    config = _prepare(Config(model, dataset, config_file_list, config_dict, arguments))
     getLogger().info(config)
     result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn)
     getLogger().info("The running environment of this training is as follows:\n" + get_environment(config).draw())
@@ -96,9 +93,7 @@ def objective_function(
     -----
     Source: ``objective_function`` in ``recbole/quick_start/quick_start.py``, without its report to ray.
     """
-    config = Config(config_file_list=config_file_list, config_dict=config_dict)
-    init_seed(config["seed"], config["reproducibility"])
-    _start_logging(config)
+    config = _prepare(Config(config_file_list=config_file_list, config_dict=config_dict))
     return {"model": config["model"], **_train_and_test(config, saved=saved, verbose=False, callback_fn=None)}
 
 
@@ -122,6 +117,8 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     """
     checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
     config = checkpoint["config"]
+    # Where this process has not imported the model before, unpickling has.
+    compat.load_whole_checkpoints()
     if config["device"].type == "cuda" and not torch.cuda.is_available():
         config["device"] = torch.device("cpu")
     init_seed(config["seed"], config["reproducibility"])
@@ -134,6 +131,18 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     model.load_state_dict(checkpoint["state_dict"])
     model.load_other_parameter(checkpoint.get("other_parameter"))
     return config, model, dataset, train_data, valid_data, test_data
+
+
+def _prepare(config: Config) -> Config:
+    """Check what can be checked before the data is loaded, then seed and start the log."""
+    options = InitOptions.from_config(config)
+    if options.strategy is not None:
+        options.locate_embedding(config["dataset"])
+    if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
+        raise LLMInitError("nproc and world_size: runs of several processes are not supported, leave them out")
+    init_seed(config["seed"], config["reproducibility"])
+    _start_logging(config)
+    return config
 
 
 def _train_and_test(
@@ -188,6 +197,8 @@ def _start_logging(config: Any) -> None:
         root.removeHandler(handler)
         handler.close()
     others, root.handlers[:] = root.handlers[:], []
-    init_logger(config)
-    _own_handlers[:] = root.handlers
-    root.handlers.extend(others)
+    try:
+        init_logger(config)
+    finally:
+        _own_handlers[:] = root.handlers
+        root.handlers.extend(others)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,19 @@ def append_shard(
     folder = Path(folder)
     if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
         raise LLMInitError(f"vectors are {vectors.dtype} of shape {vectors.shape}: expected float16 or float32, [n, d]")
-    if not len(item_ids) == len(text_hashes) == len(vectors):
+    if not len(item_ids) == len(text_hashes) == len(vectors) > 0:
         raise LLMInitError(
-            f"{len(item_ids)} ids and {len(text_hashes)} text hashes for {len(vectors)} vectors: expected one of each"
+            f"{len(item_ids)} ids and {len(text_hashes)} text hashes for {len(vectors)} vectors: expected as many of "
+            f"each, and at least one"
         )
     if len(set(item_ids)) != len(item_ids):
         raise LLMInitError("an item id stands more than once in one shard: expected each item once")
     if not np.isfinite(vectors).all():
         raise LLMInitError("the vectors hold NaN or infinite numbers: expected finite numbers")
     folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.arrow")]
-    path = folder / f"part-{max(taken, default=-1) + 1:05d}.arrow"
+    taken = [re.fullmatch(r"part-(\d+)\.arrow", path.name) for path in folder.iterdir()]
+    number = max((int(match[1]) for match in taken if match), default=-1) + 1
+    path = folder / f"part-{number:05d}.arrow"
     header = {"format": _FORMAT, "fingerprint": fingerprint_facts(facts), "facts": dict(facts)}
     width = vectors.shape[1]
     # Non-nullable all the way down: a null vector cannot be written.
@@ -149,12 +152,11 @@ def _read_folder(folder: Path) -> ItemEmbeddings:
         format_ = "parquet"
     if not paths:
         raise LLMInitError(f"{folder} holds no .arrow or .parquet file: expected an embedding store")
-    tokens, chunks, headers = [], [], []
-    for path in paths:
-        shard_tokens, shard_chunks, header = _read_shard(path, format_)
-        tokens.append(shard_tokens)
-        chunks.append(shard_chunks)
-        headers.append(header)
+    shards = {path: shard for path in paths if (shard := _read_shard(path, format_)) is not None}
+    if not shards:
+        raise LLMInitError(f"{folder} holds no vectors")
+    paths = list(shards)
+    tokens, chunks, headers = (list(column) for column in zip(*shards.values(), strict=True))
     width = chunks[0].shape[1]
     for path, chunk in zip(paths, chunks, strict=True):
         if chunk.shape[1] != width:
@@ -173,14 +175,18 @@ def _read_folder(folder: Path) -> ItemEmbeddings:
         replaced = pd.Index(all_tokens).duplicated(keep="last")
         if replaced.any():
             masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
-            chunks = [chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
+            # A shard that lost no row stays mapped.
+            chunks = [chunk if mask.all() else chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
             all_tokens = all_tokens[~replaced]
     fingerprint = headers[0].get("fingerprint") or _fingerprint_files(paths)
     return ItemEmbeddings(all_tokens, tuple(chunks), str(folder), fingerprint, headers[0].get("facts", {}))
 
 
-def _read_shard(path: Path, format_: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]]:
-    """Read one file: item tokens ``[n]``, vectors ``[n, llm_dim]`` (mapped where the format allows), its header."""
+def _read_shard(path: Path, format_: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]] | None:
+    """Read one file: item tokens ``[n]``, vectors ``[n, llm_dim]`` (mapped where the format allows), its header.
+
+    A file without rows, as Spark writes for an empty partition, is None.
+    """
     # Without use_mmap pyarrow copies the whole file into memory.
     try:
         dataset = ds.dataset(str(path), format=format_, filesystem=LocalFileSystem(use_mmap=True))
@@ -191,17 +197,21 @@ def _read_shard(path: Path, format_: str) -> tuple[npt.NDArray[Any], npt.NDArray
                 f"expected item_id and embedding"
             )
         table = dataset.to_table(columns=["item_id", "embedding"])
-    except pa.ArrowInvalid as error:
+        table["item_id"].validate(full=True)
+    except (pa.ArrowException, OSError) as error:
         raise LLMInitError(
             f"{path} is truncated or not {_FORMAT_NAMES[format_]} file ({error}): delete it and make its vectors again"
         ) from error
     header = json.loads((dataset.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
     if table["item_id"].null_count or table["embedding"].null_count:
         raise LLMInitError(f"{path} has empty cells in item_id or embedding: expected an id and a vector in each row")
+    if not table.num_rows:
+        return None
     tokens = table["item_id"].cast(pa.string()).to_numpy().astype(object)
     chunks = [_to_matrix(chunk, path) for chunk in table["embedding"].chunks if len(chunk)]
-    if not chunks:
-        raise LLMInitError(f"{path} holds no vectors")
+    widths = sorted({chunk.shape[1] for chunk in chunks})
+    if len(widths) > 1:
+        raise LLMInitError(f"{path} holds vectors of {widths} dimensions: expected one width")
     return tokens, chunks[0] if len(chunks) == 1 else np.concatenate(chunks), header
 
 
@@ -216,6 +226,8 @@ def _to_matrix(column: pa.Array, path: Path) -> npt.NDArray[Any]:
         width = lengths[0]
     else:
         raise LLMInitError(f"the embedding column of {path} is {column.type}: expected lists of numbers")
+    if not width:
+        raise LLMInitError(f"{path} holds empty vectors: expected at least one number in each")
     values = column.flatten()
     if not pa.types.is_floating(values.type):
         raise LLMInitError(f"the embedding column of {path} holds {values.type}: expected floating-point numbers")
@@ -226,22 +238,33 @@ def _to_matrix(column: pa.Array, path: Path) -> npt.NDArray[Any]:
 def _read_npy(path: Path) -> ItemEmbeddings:
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise LLMInitError(f"{path} cannot be read as an array of numbers ({error})") from error
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise LLMInitError(f"{path} is {vectors.dtype} of shape {vectors.shape}: expected floating-point, [n, llm_dim]")
-    text, listed = path.with_suffix(".txt"), path.with_suffix(".json")
-    if text.is_file():
-        ids_path, ids = text, text.read_text(encoding="utf-8").splitlines()
-    elif listed.is_file():
-        ids_path, ids = listed, json.loads(listed.read_text(encoding="utf-8"))
-    else:
+    candidates = [path.with_suffix(".txt"), path.with_suffix(".json")]
+    beside = [candidate for candidate in candidates if candidate.is_file()]
+    if len(beside) != 1:
         raise LLMInitError(
-            f"{path} has no ids beside it: expected {text.name} (one item id a line) or {listed.name} (a list), in the "
-            f"order of the rows; row numbers are never taken for ids"
+            f"{path} has {'no ids' if not beside else 'two files of ids'} beside it: expected {candidates[0].name} "
+            f"(one item id a line) or {candidates[1].name} (a list), in the order of the rows; row numbers are never "
+            f"taken for ids"
         )
+    ids = _read_ids(beside[0])
     tokens = np.array([str(token) for token in ids], dtype=object)
-    return ItemEmbeddings(tokens, (vectors,), str(path), _fingerprint_files([path, ids_path]))
+    return ItemEmbeddings(tokens, (vectors,), str(path), _fingerprint_files([path, beside[0]]))
+
+
+def _read_ids(path: Path) -> list[Any]:
+    try:
+        # A byte order mark would be part of the first id.
+        text = path.read_text(encoding="utf-8-sig")
+        ids = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except ValueError as error:
+        raise LLMInitError(f"the ids in {path} cannot be read ({error}): expected UTF-8 text") from error
+    if not isinstance(ids, list):
+        raise LLMInitError(f"{path} holds a {type(ids).__name__}: expected a list of item ids")
+    return ids
 
 
 def _fingerprint_files(paths: Iterable[Path]) -> str:

@@ -130,7 +130,14 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     return cls(**(arguments or {}))
 
 
-def suggest(word: str, known: Iterable[str]) -> str:
+def suggest(word: object, known: Iterable[str]) -> str:
     """Return ``": did you mean '...'?"`` for the nearest of the known words, or an empty string."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f": did you mean {match[0]!r}?" if match else ""
+    match = nearest(word, known)
+    return f": did you mean {match!r}?" if match else ""
+
+
+def nearest(word: object, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known word most like ``word`` in any case, if one is as like as ``cutoff`` (0 to 1)."""
+    by_lower = {name.lower(): name for name in known}
+    match = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[match[0]] if match else None

@@ -45,6 +45,9 @@ def find_embedding_tables(
 ) -> list[EmbeddingTable]:
     """Find the user and item tables of a built model: by their number of rows, or by ``named``.
 
+    A table of one column (a bias), one whose name says ``position``, and one whose name says the other side alone
+    (NNCF's ``user_neigh_embedding`` has a row per item) are left out: their rows mean something else.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -57,32 +60,38 @@ def find_embedding_tables(
     Raises
     ------
     LLMInitError
-        If there is none, a name does not exist or has too few rows, or ``n_users == n_items`` and the parameter's
-        name does not tell which it is.
+        If there is no item table, a name does not exist or has too few rows, or ``n_users == n_items`` and the
+        parameter's name does not tell which it is.
     """
+    counts: dict[Side, int] = {"user": n_users, "item": n_items}
     if named:
-        return _named_tables(model, {"user": n_users, "item": n_items}, named)
+        return _named_tables(model, counts, named)
     tables = []
     for name, weight in trainable_embeddings(model).items():
-        sides: list[Side] = []
-        if weight.shape[0] == n_users:
-            sides.append("user")
-        if weight.shape[0] == n_items:
-            sides.append("item")
+        sides = [side for side, count in counts.items() if weight.shape[0] == count]
+        said = [side for side in counts if side in name.lower()]
+        if not sides or weight.shape[1] == 1 or "position" in name.lower():
+            continue
+        if len(said) == 1:
+            sides = [side for side in sides if side in said]
         if len(sides) == 2:
-            sides = [side for side in sides if side in name.lower()]
-            if len(sides) != 1:
-                raise LLMInitError(
-                    f"{type(model).__name__} has the table {name} of {n_users:,} rows, and the dataset has as many "
-                    f"users as items: name its tables, e.g. init_tables: {{user: [...], item: [{name}]}}"
-                )
-        tables += [EmbeddingTable(name, side, weight, int(weight.shape[0])) for side in sides]
-    if not tables:
+            raise LLMInitError(
+                f"{model_name(model)} has the table {name} of {n_users:,} rows, and the dataset has as many "
+                f"users as items: name its tables, e.g. init_tables: {{user: [...], item: [{name}]}}"
+            )
+        tables += [EmbeddingTable(name, side, weight, counts[side]) for side in sides]
+    if not any(table.side == "item" for table in tables):
+        others = ", ".join(f"{name} {tuple(weight.shape)}" for name, weight in trainable_embeddings(model).items())
         raise LLMInitError(
-            f"{type(model).__name__} has no trainable user or item embedding table ({n_users:,} or {n_items:,} rows): "
+            f"{model_name(model)} has no trainable item embedding table ({n_items:,} rows; it has {others or 'none'}): "
             f"remove init_strategy, choose a model that has one, or name its tables with init_tables"
         )
     return tables
+
+
+def model_name(model: nn.Module) -> str:
+    """Return the name of the user's model, whatever the subclass made of it is called."""
+    return str(getattr(model, "stock_class", type(model)).__name__)
 
 
 def trainable_embeddings(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -103,7 +112,7 @@ def _named_tables(
             weight = parameters.get(name)
             if weight is None:
                 raise LLMInitError(
-                    f"init_tables names {name!r}, which {type(model).__name__} does not have: "
+                    f"init_tables names {name!r}, which {model_name(model)} does not have: "
                     f"expected one of {', '.join(parameters) or 'none (it has no table)'}"
                 )
             if weight.shape[0] < counts[side]:

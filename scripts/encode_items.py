@@ -31,10 +31,21 @@ def read_texts(item_file: Path, template: str) -> dict[str, str]:
     """Return one text per item token; items with an empty field in the template are left out."""
     table = pd.read_csv(item_file, sep="\t", dtype=str, quoting=3, keep_default_na=False)
     table.columns = [column.partition(":")[0] for column in table.columns]
-    table = table.map(lambda text: " ".join(html.unescape(text).split()))
-    fields = [field for _, field, _, _ in string.Formatter().parse(template) if field]
-    table = table[(table[fields] != "").all(axis=1)].drop_duplicates(table.columns[0])
-    return {row[table.columns[0]]: template.format(**row) for row in table.to_dict("records")}
+    fields = find_fields(template)
+    lacking = {"item_id", *fields} - set(table.columns)
+    if lacking or not fields:
+        raise SystemExit(
+            f"{item_file} has the fields {', '.join(table.columns)}: expected item_id, and at least one field in "
+            f"--template ({template!r}{' names ' + ', '.join(sorted(lacking)) if lacking else ''})"
+        )
+    table[fields] = table[fields].map(lambda text: " ".join(html.unescape(text).split()))
+    table = table[(table[fields] != "").all(axis=1)].drop_duplicates("item_id")
+    return {row["item_id"]: template.format(**row) for row in table.to_dict("records")}
+
+
+def find_fields(template: str) -> list[str]:
+    """Return the fields a template names."""
+    return [field for _, field, _, _ in string.Formatter().parse(template) if field]
 
 
 def main() -> None:
@@ -68,8 +79,11 @@ def main() -> None:
     facts = {
         "model": encoder,
         "revision": revision,
-        "prompt": None,
+        "pooling": next((str(module.pooling_mode) for module in model if hasattr(module, "pooling_mode")), None),
+        "normalize": any(type(module).__name__ == "Normalize" for module in model),
+        "prompt": model.default_prompt_name,
         "template": options.template,
+        "fields": find_fields(options.template),
         "max_length": model.max_seq_length,
         "dtype": "float16",
         "made_by": made_by,

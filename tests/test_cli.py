@@ -52,6 +52,19 @@ def test_bad_arguments_are_one_line(argument, message, capsys, llm):
     assert error.count("\n") == 1
 
 
+def test_a_model_beside_the_user(llm, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from recbole.model.general_recommender import BPR\n\n\nclass Mine(BPR):\n    pass\n"
+    )
+    ran = subprocess.run(
+        [*PROGRAMS["console"], "-m", "mine.Mine", "-d", "tiny", *arguments({**llm, "epochs": 1})],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert "Mine" in ran.stderr
+    assert "29 of 29 items" in ran.stderr
+
+
 def test_no_arguments_shows_what_there_is(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,17 @@ NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 PANDAS_3 = int(pd.__version__.split(".")[0]) >= 3
 SCIPY_1_13 = tuple(int(part) for part in scipy.__version__.split(".")[:2]) >= (1, 13)
 TORCH_2_6 = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6)
+
+
+def run_python(script, folder):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(stock.DATA.parents[1])},
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("model", ["BPR", "LightGCN"])
@@ -90,13 +102,26 @@ def test_whole_checkpoints_are_loaded_in_recbole_only(tmp_path):
     assert torch.load is not trainer.torch.load
 
 
-def test_pretrained_weights_of_a_model_are_loaded(tmp_path):
-    """``neumf.py:84``: the module is mended when the model is resolved, also after `compat.apply`."""
+@pytest.mark.parametrize(
+    "how",
+    [
+        "resolve_model_class('NeuMF')",
+        "resolve_model_class('recbole.model.general_recommender.neumf.NeuMF')",
+        "resolve_model_class(importlib.import_module('recbole.model.general_recommender').NeuMF)",
+    ],
+    ids=["name", "dotted path", "class"],
+)
+def test_pretrained_weights_of_a_model_are_loaded(how, tmp_path):
+    """``neumf.py:84``, in a process of its own: the module is imported after the mends were applied."""
+    script = f"""
+    import importlib, sys, torch
     from recbole_llminit.config import resolve_model_class
-
-    module = sys.modules[resolve_model_class("NeuMF").__module__]
-    torch.save({"config": {1, 2}}, tmp_path / "c.pth", pickle_protocol=4)
-    assert module.torch.load(tmp_path / "c.pth") == {"config": {1, 2}}
+    module = sys.modules[{how}.__module__]
+    torch.save({{"config": {{1, 2}}}}, "c.pth", pickle_protocol=4)
+    assert module.torch.load("c.pth") == {{"config": {{1, 2}}}}
+    """
+    ran = run_python(script, tmp_path)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_numpy_names_exist():
@@ -160,9 +185,6 @@ def test_the_ailment_without_its_mend(mend, code, message, tmp_path):
         return train(model, **settings, eval_args={{"mode": "full"}})["splits"][0]
     {code}
     """
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True,
-        env={**__import__("os").environ, "PYTHONPATH": str(stock.DATA.parents[1])}, check=False,
-    )  # fmt: skip
+    ran = run_python(script, tmp_path)
     assert ran.returncode != 0
     assert message in ran.stderr

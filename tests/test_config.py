@@ -26,7 +26,7 @@ def refused(match, model="BPR", arguments=(), **settings):
 
 @pytest.mark.parametrize("value", [None, "none", "None", "null", "NONE"])
 def test_none_in_all_its_forms(value):
-    assert options(init_strategy=value).strategy is None
+    assert options(init_strategy=value, init_args=value, llm_embedding=value) == options()
     assert options().strategy is None
 
 
@@ -53,7 +53,7 @@ def test_values_from_yaml(tmp_path):
 
 
 def test_values_from_the_command_line():
-    arguments = ["--init_strategy=uni", "--init_args={}", "--init_scale=0.05", "--init_user=None",
+    arguments = ["--init_strategy=uni", "--init_args={}", "--init_scale=5e-2", "--init_user=None",
                  "--init_tables={item: [a.weight], user: [b.weight]}", "--llm_embedding=/emb/dt=2026-01-01",
                  "--epochs=7", "--train_neg_sample_args=None"]  # fmt: skip
     config = Config("BPR", "ml-100k", arguments=arguments)
@@ -68,6 +68,11 @@ def test_values_from_the_command_line():
     )
     assert config["epochs"] == 7
     assert config["train_neg_sample_args"]["distribution"] == "none"
+
+
+def test_numbers_are_read_as_in_a_file():
+    config = Config("BPR", "ml-100k", arguments=["--init_strategy=var", "--init_args={popular_ratio: 1e0}"])
+    assert InitOptions.from_config(config).strategy == Variance(popular_ratio=1.0)
 
 
 def test_our_values_are_never_evaluated():
@@ -129,12 +134,18 @@ def test_pickles_as_recboles_own():
     assert loaded.final_config_dict == config.final_config_dict
     assert loaded["init_strategy"] == "var"
     assert loaded.device == torch.device("cpu")
+    assert vars(loaded).keys() == vars(stock_config()).keys()
 
 
-def test_a_stock_configuration_is_read_as_well(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["x"])
-    stock = recbole.config.Config("BPR", "ml-100k", config_dict={"init_strategy": "uni"})
-    assert InitOptions.from_config(stock).strategy == Uniform()
+def stock_config(**settings):
+    argv, sys.argv = sys.argv, ["stock"]
+    config = recbole.config.Config("BPR", "ml-100k", config_dict=settings)
+    sys.argv = argv
+    return config
+
+
+def test_a_stock_configuration_is_read_as_well():
+    assert InitOptions.from_config(stock_config(init_strategy="uni")).strategy == Uniform()
 
 
 def test_unknown_strategy():
@@ -148,6 +159,11 @@ def test_unknown_strategy():
 @pytest.mark.parametrize("key", ["init_stategy", "init-strategy", "INIT_STRATEGY", "init_strategies"])
 def test_unknown_init_key(key):
     refused(rf"the key '{key}' is unknown: did you mean 'init_strategy'\?", **{key: "var"})
+
+
+def test_a_models_own_init_key_is_no_mistake_in_a_stock_run():
+    assert Config("BPR", "ml-100k", config_dict={"init_std": 0.1, 7: "seven"})["init_std"] == 0.1
+    refused("the key 'init_std' is unknown", init_std=0.1, init_strategy="var")
 
 
 def test_unknown_llm_key():
@@ -173,14 +189,33 @@ def test_values_that_are_refused():
     )
     refused("init_tables is .*: expected parameter names by side", init_tables={"items": ["a"]})
     refused("init_tables is .*: expected parameter names by side", init_tables={"item": "a.weight"})
+    refused("init_tables is .*: expected parameter names by side", init_tables={"item": [["a.weight"]]})
+    refused("init_args 7 is unknown to init_strategy 'var'", init_strategy="var", init_args={7: 2})
 
 
-@pytest.mark.parametrize("argument", ["epochs=3", "--epochs", "-epochs=3", "3", "--=3"])
+@pytest.mark.parametrize("argument", ["epochs=3", "--epochs", "-epochs=3", "3", "--=3", "----epochs=3"])
 def test_arguments_recbole_would_ignore(argument):
     refused(
         f"the argument '{argument}' would be ignored by RecBole: write it as --key=value",
         arguments=[argument],
     )
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("learning_rte", "learning_rate"),
+        ("learning-rate", "learning_rate"),
+        ("epoch", "epochs"),
+        ("config_files", "config_file"),
+    ],
+)
+def test_arguments_that_are_nearly_recboles(argument, meant):
+    refused(rf"the argument --{argument} is unknown: did you mean --{meant}\?", arguments=[f"--{argument}=1"])
+
+
+def test_arguments_of_ones_own_are_taken():
+    assert Config("BPR", "ml-100k", arguments=["--my_models_width=7"])["my_models_width"] == 7
 
 
 def test_an_argument_given_twice():
@@ -202,6 +237,38 @@ def test_model_that_cannot_be_imported():
         resolve_model_class("my.module.Model")
     with pytest.raises(LLMInitError, match="has no attribute 'Nothing'"):
         resolve_model_class("recbole.model.general_recommender.bpr.Nothing")
+    with pytest.raises(LLMInitError, match="the model 'os.path' is a module: expected a model class"):
+        resolve_model_class("os.path")
+
+
+@pytest.mark.parametrize("name", ["LigthGCN", "lightgcn", "LightGNC"])
+def test_misspelt_model_names_the_nearest(name):
+    with pytest.raises(LLMInitError, match=rf"the model '{name}' is none of RecBole's: did you mean 'LightGCN'\?"):
+        resolve_model_class(name)
+
+
+def test_a_subclass_of_ours_stays_itself():
+    class Mine(with_llm_init(BPR)):
+        pass
+
+    assert resolve_model_class(Mine) is Mine
+    assert with_llm_init(Mine) is Mine
+    assert resolve_model_class(with_llm_init(BPR)) is BPR
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "value"),
+    [("NeuMF", "use_pretrain", True), ("NAIS", "pretrain_path", "a.pth"), ("ConvNCF", "train_method", "after_pretrain"),
+     ("RaCT", "train_stage", "finetune"), ("S3Rec", "train_stage", "finetune")],
+)  # fmt: skip
+def test_pretrained_weights_are_not_overwritten(model, key, value):
+    settings = {key: value, "train_neg_sample_args": None, "init_strategy": "var"}
+    refused(
+        rf"{model} reads pre-trained weights \({key}: {value}\), which init_strategy would overwrite",
+        model=model,
+        **settings,
+    )
+    assert Config(model, "ml-100k", config_dict={**settings, "init_strategy": None})[key] == value
 
 
 def test_lacking_model_dataset_and_file():

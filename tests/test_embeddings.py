@@ -52,7 +52,9 @@ def test_keyed_by_row_number():
 
 
 def test_off_by_one():
-    with pytest.raises(LLMInitError, match=r"keyed 0\.\.\.2, the items of ml-100k are 1\.\.\.3 .*off by one"):
+    with pytest.raises(
+        LLMInitError, match=r"keyed 0\.\.\.2, the items of ml-100k begin at 1 and end at 3 .*off by one"
+    ):
         keyed_by(["0", "1", "2"]).align(["[PAD]", "2", "1", "3"], "ml-100k")
 
 
@@ -60,6 +62,10 @@ def test_tokens_that_are_numbers_from_zero_are_not_off_by_one():
     # Item 0 was filtered out of the dataset; the highest id still lies inside the file.
     aligned = keyed_by(["0", "1", "2", "3"]).align(["[PAD]", "3", "1"], "amazon-office")
     assert aligned.rows.tolist() == [-1, 3, 1]
+    # Nor can it be told from a file that is off by one, so that it is said.
+    assert "keyed 0...3, the items of amazon-office begin at 1: if the file is off by one" in aligned.warnings[0]
+    assert keyed_by(["0", "1", "2"]).align(["[PAD]", "0", "2"], "amazon-office").warnings == ()
+    assert keyed_by(["0", "1", "2"]).align(["[PAD]", "1", "x"], "amazon-office").warnings == ()
 
 
 def test_no_overlap():
@@ -67,6 +73,11 @@ def test_no_overlap():
         LLMInitError, match=r"none of the 2 items of toy is in vectors.npy \(dataset: a, b; file: x, y\)"
     ):
         keyed_by(["x", "y"]).align(["[PAD]", "a", "b"], "toy")
+
+
+def test_long_numbers_are_no_row_numbers():
+    with pytest.raises(LLMInitError, match="expected the dataset's item ids"):
+        keyed_by([str(10**25), str(10**26)]).align(["[PAD]", "a"], "toy")
 
 
 def test_duplicate_ids():

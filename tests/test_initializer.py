@@ -6,6 +6,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import nn
 
+from recbole_llminit.embeddings import ItemEmbeddings
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import initialize_embeddings_
 from recbole_llminit.selection import Random, Uniform, Variance
@@ -85,13 +86,33 @@ def test_users_left_as_they_are(vectors):
     assert net.users.weight.tolist() == [[-1, -1], [-2, -2], [-3, -3]]
     assert [table.name for table in report.tables] == ["items.weight"]
     assert report.left_alone == ("users.weight (3, 2)",)
+    assert "3 of 3 items, no user table written" in str(report)
 
 
 def test_nothing_to_write_is_refused(vectors):
-    net = Net()
-    del net.items
-    with pytest.raises(LLMInitError, match="Net has user tables only and init_user is none"):
-        start(net, vectors, user="none")
+    with pytest.raises(LLMInitError, match=r"nothing of Net would be written \(init_user: none"):
+        start(Net(), vectors, user="none", tables={"user": ["users.weight"]})
+    with pytest.raises(LLMInitError, match="nothing of Net would be written"):
+        start(Net(), vectors, tables={"item": []})
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "half"),
+    [
+        ([[1, 1, 1e300, 1]] * 3, {}, False),
+        ([[1, 2, 3, 4], [5, 6, 7, 8], [9, 1, 2, 3]], {"scale": 1e300}, False),
+        ([[1e5, 1, 2, 3]] * 3, {}, True),
+    ],
+    ids=["float64 vectors", "scale", "half-precision table"],
+)
+def test_no_infinity_is_written(embed, rows, options, half):
+    net = Net().half() if half else Net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    aligned = embed([1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12])
+    wide = ItemEmbeddings(aligned.embeddings.tokens, (np.array(rows),), "vectors", "0").align(aligned.tokens, "toy")
+    with pytest.raises(LLMInitError, match=r"the values for users.weight do not fit its torch.float(16|32)"):
+        start(net, wide, **options)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 def test_scale_by_number_is_the_deviation_of_the_item_values(vectors):
@@ -116,20 +137,26 @@ def test_scale_of_equal_values(embed):
 
 
 def test_each_table_is_reduced_to_its_own_width(vectors):
-    net = Net(wide_items=(4, 4), narrow_users=(3, 1))
+    net = Net(wide_items=(4, 4), narrow_users=(3, 3))
     report = start(net, vectors)
     assert net.items.weight.tolist()[1] == [1, 3]
     assert net.wide_items.weight.tolist()[1] == [1, 2, 3, 4]
-    assert net.narrow_users.weight.tolist()[1] == [3]
+    # Of four columns 0, 1 and 2; the mean of the first two items.
+    assert net.narrow_users.weight.tolist()[1] == [3, 4, 5]
     assert {width: reduction["dimensions"] for width, reduction in report.reductions.items()} == {
-        2: [0, 2], 4: [0, 1, 2, 3], 1: [0],
+        2: [0, 2], 4: [0, 1, 2, 3], 3: [0, 1, 2],
     }  # fmt: skip
 
 
 def test_popularity_is_the_training_degree(embed):
     # int(0.5 * 4) = 2: items 1 and 2 have training interactions, and there column 3 varies most.
     net = Net(width=1)
-    report = start(net, embed([0, 0, 0, 1], [1, 0, 0, 4], [0, 90, 0, 0]), Variance(popular_ratio=0.5))
+    report = start(
+        net,
+        embed([0, 0, 0, 1], [1, 0, 0, 4], [0, 90, 0, 0]),
+        Variance(popular_ratio=0.5),
+        tables={"item": ["items.weight"]},
+    )
     assert report.reductions[1]["dimensions"] == [3]
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -131,6 +133,50 @@ def test_the_subclass_is_made_once_and_named():
     assert get_model("LightGCN").stock_class is LightGCN
 
 
+@pytest.mark.parametrize("strategy", ["none", "var"])
+def test_models_are_pickled_and_copied(strategy, llm, tmp_path):
+    config, train_data = prepare("BPR", {**llm, "init_strategy": strategy})
+    model, *_ = build(get_model("BPR"), config, train_data)
+    torch.save(model, tmp_path / "model.pth")
+    for other in (torch.load(tmp_path / "model.pth", weights_only=False), copy.deepcopy(model)):
+        assert type(other) is type(model)
+        assert torch.equal(other.item_embedding.weight, model.item_embedding.weight)
+        assert other.item_embedding.weight is not model.item_embedding.weight
+
+
+class Subclass(get_model("BPR")):
+    """A user's own model on top of the subclass made here."""
+
+    def predict(self, interaction):
+        return 2 * super().predict(interaction)
+
+
+def test_a_subclass_of_the_subclass_is_itself(llm, tmp_path):
+    config, train_data = prepare(Subclass, llm)
+    assert config.model_class is Subclass
+    model, *_ = build(get_model(config.model_class), config, train_data)
+    assert type(model) is Subclass
+    assert model.init_report.items_with_vector == 29
+    torch.save(model, tmp_path / "model.pth")
+    assert type(torch.load(tmp_path / "model.pth", weights_only=False)) is Subclass
+
+
+def test_presplit_histories_count(tmp_path, tiny):
+    (tmp_path / "split").mkdir()
+    for part, rows in {"train": ["u1\ta b\tc", "u2\ta\tb"], "valid": ["u1\ta b c\td"], "test": ["u2\ta b\td"]}.items():
+        text = "\n".join(["user_id:token\titem_id_list:token_seq\titem_id:token", *rows])
+        (tmp_path / "split" / f"split.{part}.inter").write_text(text + "\n")
+    settings = {"dataset": "split", "data_path": str(tmp_path), "benchmark_filename": ["train", "valid", "test"],
+                "alias_of_item_id": ["item_id_list"], "load_col": None, "train_neg_sample_args": None}  # fmt: skip
+    config, train_data = prepare("GRU4Rec", {**tiny, **settings})
+    dataset = train_data._dataset
+    found = training_interactions(dataset, config)
+    users, items = dataset.field2id_token["user_id"], dataset.field2id_token["item_id"]
+    pairs = {(users[row], items[column]) for row, column in zip(*found.nonzero(), strict=True)}
+    assert pairs == {("u1", "a"), ("u1", "b"), ("u1", "c"), ("u2", "a"), ("u2", "b")}
+    assert set(found.data) == {1.0}
+
+
 class OwnHook(BPR):
     """A user's model whose own hook takes no module."""
 
@@ -157,7 +203,7 @@ def test_tables_that_are_not_found_are_named(llm):
     """BERT4Rec has a row more than items, for its mask token."""
     settings = {**llm, "train_neg_sample_args": None}
     config, train_data = prepare("BERT4Rec", settings)
-    with pytest.raises(LLMInitError, match="BERT4Rec has no trainable user or item embedding table .*init_tables"):
+    with pytest.raises(LLMInitError, match="BERT4Rec has no trainable item embedding table .*init_tables"):
         build(get_model("BERT4Rec"), config, train_data)
     config, train_data = prepare("BERT4Rec", {**settings, "init_tables": {"item": ["item_embedding.weight"]}})
     model, *_ = build(get_model("BERT4Rec"), config, train_data)
@@ -193,7 +239,9 @@ class Unnamed(BPR):
 
 
 class Interactions:
-    """The two things `training_interactions` asks of a dataset."""
+    """What `training_interactions` asks of a dataset."""
+
+    iid_field = "item_id"
 
     def __init__(self, users, items, labels=None):
         self.inter_feat = {"label"} if labels is not None else set()
@@ -207,13 +255,16 @@ class Interactions:
         return coo_matrix((values, (users, items)), shape=(3, 4))
 
 
+KEYS = {"LABEL_FIELD": "label", "LIST_SUFFIX": "_list", "benchmark_filename": None}
+
+
 def test_an_interaction_counts_once():
-    matrix = training_interactions(Interactions([1, 1, 2, 1], [2, 2, 3, 1]), "label")
+    matrix = training_interactions(Interactions([1, 1, 2, 1], [2, 2, 3, 1]), KEYS)
     assert matrix.toarray().tolist() == [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
 
 
 def test_only_positive_labels_count():
-    matrix = training_interactions(Interactions([1, 1, 2], [2, 3, 3], labels=[1, 0, 1]), "label")
+    matrix = training_interactions(Interactions([1, 1, 2], [2, 3, 3], labels=[1, 0, 1]), KEYS)
     assert matrix.toarray().tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
 
 
@@ -239,7 +290,7 @@ def test_only_training_interactions_count(model, tiny):
     expected = {user: sorted(rows)[:-2] for user, rows in expected.items()}
     if model == "FM":
         expected = {user: [row for row in rows if row[2] >= 3] for user, rows in expected.items()}
-    matrix = training_interactions(dataset, config["LABEL_FIELD"])
+    matrix = training_interactions(dataset, config)
     assert set(matrix.data) == {1.0}
     users, items = dataset.field2id_token["user_id"], dataset.field2id_token["item_id"]
     found = {user: set() for user in expected}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from recbole.model.general_recommender import BPR
 
 from recbole_llminit import load_data_and_model, objective_function, quick_start, run_recbole_llminit
 from recbole_llminit.errors import LLMInitError
@@ -103,6 +104,25 @@ def test_a_users_own_log_handler_stays(llm, caplog):
     assert "29 of 29 items, 40 of 40 users" in caplog.text
 
 
+def test_a_log_that_cannot_be_opened_leaves_the_users_handler(llm, tmp_path):
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
+    (tmp_path / "log").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="log"):
+        run_recbole_llminit("BPR", config_dict=llm)
+    assert handler in logging.getLogger().handlers
+    logging.getLogger().removeHandler(handler)
+
+
+def test_vectors_without_a_strategy_are_said(tiny, caplog):
+    run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 1, "llm_embedding": "somewhere"}, saved=False)
+    assert "llm_embedding is set, but init_strategy is not" in caplog.text
+    caplog.clear()
+    settings = {**tiny, "epochs": 1, "llm_embedding": "somewhere", "init_strategy": "none"}
+    run_recbole_llminit("BPR", config_dict=settings, saved=False)
+    assert "llm_embedding is set" not in caplog.text
+
+
 def test_low_coverage_is_logged_as_a_warning(llm, tmp_path, tiny_items, caplog):
     np.save(tmp_path / "few.npy", np.random.default_rng(0).normal(size=(9, 20)))
     (tmp_path / "few.txt").write_text("\n".join(tiny_items[:9]))
@@ -149,7 +169,21 @@ def test_load_data_and_model_needs_no_store(llm, trainers, tmp_path, tiny_store)
         True,
     )
     trainer = quick_start.get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    saved = torch.load(trainers[0].saved_model_file, weights_only=False)["other_parameter"]
+    assert torch.equal(model.restore_item_e, saved["restore_item_e"])
     assert trainer.evaluate(test_data, load_best_model=False) == result["test_result"]
+
+
+class Own(BPR):
+    """A user's own model."""
+
+
+def test_a_checkpoint_of_ones_own_model_is_loaded(llm, trainers):
+    run_recbole_llminit(Own, config_dict={**llm, "epochs": 1})
+    config, model, *_ = load_data_and_model(trainers[0].saved_model_file)
+    assert config["model"] == "Own"
+    assert type(model) is Own
+    assert torch.equal(model.item_embedding.weight, trainers[0].model.item_embedding.weight)
 
 
 def test_a_checkpoint_of_a_gpu_opens_on_the_cpu(tiny, trainers):
@@ -182,9 +216,11 @@ def test_bad_input_stops_before_the_data_is_loaded(llm, monkeypatch):
         ({"init_sclae": 1}, "did you mean 'init_scale'"),
         ({"llm_embedding": "nowhere"}, "nothing is there"),
         ({"llm_embedding": None}, "needs the LLM embeddings of tiny"),
+        ({"nproc": 2}, "runs of several processes are not supported"),
     ]:
-        with pytest.raises(LLMInitError, match=match):
-            run_recbole_llminit("BPR", config_dict={**llm, **bad})
+        for run in (run_recbole_llminit, objective_function):
+            with pytest.raises(LLMInitError, match=match):
+                run(config_dict={**llm, **bad, "model": "BPR"})
     with pytest.raises(LLMInitError, match="closed form"):
         run_recbole_llminit("EASE", config_dict=llm)
 
@@ -198,7 +234,7 @@ def test_bad_input_stops_before_training(llm, monkeypatch, tmp_path, tiny_items)
     (tmp_path / "v.txt").write_text("\n".join(tiny_items))
     with pytest.raises(LLMInitError, match="embedding_size 32 is larger than the 20 dimensions"):
         run_recbole_llminit("BPR", config_dict={**llm, "embedding_size": 32, "llm_embedding": str(tmp_path / "v.npy")})
-    with pytest.raises(LLMInitError, match="NCEPLRec has no trainable user or item embedding table"):
+    with pytest.raises(LLMInitError, match="NCEPLRec has no trainable item embedding table"):
         run_recbole_llminit("NCEPLRec", config_dict=llm)
 
 

@@ -34,10 +34,14 @@ def test_what_is_written_is_read(tmp_path, dtype):
 
 
 def test_the_vectors_are_mapped_not_copied(tmp_path):
-    write(tmp_path, ["a", "b"], np.ones((2, 3), np.float16))
-    chunk = read_embeddings(tmp_path).chunks[0]
-    assert not chunk.flags.owndata
-    assert not chunk.flags.writeable
+    write(tmp_path, [str(number) for number in range(1000)], np.ones((1000, 500), np.float32))
+    write(tmp_path, ["0"], np.ones((1, 500), np.float32))
+    write(tmp_path, ["b"], np.ones((1, 500), np.float32))
+    before = pa.total_allocated_bytes()
+    found = read_embeddings(tmp_path)
+    # Two megabytes of vectors; the ids are copied. Of the shards only the first lost a row to a later one.
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert [chunk.flags.owndata for chunk in found.chunks] == [True, False, False]
 
 
 def test_columns_are_as_documented(tmp_path):
@@ -84,6 +88,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     [
         (["a", "a"], np.ones((2, 3), np.float32), "more than once in one shard"),
         (["a"], np.ones((2, 3), np.float32), "1 ids and 1 text hashes for 2 vectors"),
+        ([], np.ones((0, 3), np.float32), "at least one"),
         (["a"], np.full((1, 3), np.nan, np.float32), "NaN or infinite"),
         (["a"], np.ones((1, 3)), "expected float16 or float32"),
         (["a"], np.ones(3, np.float32), r"expected float16 or float32, \[n, d\]"),
@@ -157,7 +162,37 @@ def test_parquet_that_is_refused(tmp_path):
     refused("empty cells", item_id=["a", "b"], embedding=[[1.0], None])
     refused("expected lists of numbers", item_id=["a"], embedding=["[1, 2]"])
     refused("expected floating-point numbers", item_id=["a"], embedding=[["1"]])
+    refused("empty vectors", item_id=["a"], embedding=pa.array([[]], pa.list_(pa.float32())))
     refused("1 ids more than once", item_id=["a", "a"], embedding=[[1.0], [2.0]])
+
+
+def test_parquet_of_two_widths_or_broken(tmp_path):
+    path = tmp_path / "a.parquet"
+    with pq.ParquetWriter(path, pa.schema({"item_id": pa.string(), "embedding": pa.list_(pa.float32())})) as writer:
+        writer.write_table(pa.table({"item_id": ["a"], "embedding": pa.array([[1, 2]], pa.list_(pa.float32()))}))
+        writer.write_table(pa.table({"item_id": ["b"], "embedding": pa.array([[1, 2, 3]], pa.list_(pa.float32()))}))
+    with pytest.raises(LLMInitError, match=r"vectors of \[2, 3\] dimensions"):
+        read_embeddings(tmp_path)
+    path.write_bytes(b"PAR1" + b"x" * 64 + b"PAR1")
+    with pytest.raises(LLMInitError, match="a.parquet is truncated or not a Parquet file"):
+        read_embeddings(tmp_path)
+
+
+def test_empty_partitions_are_passed_over(tmp_path):
+    empty = pa.table({"item_id": pa.array([], pa.string()), "embedding": pa.array([], pa.list_(pa.float32()))})
+    pq.write_table(empty, tmp_path / "part-0.parquet")
+    with pytest.raises(LLMInitError, match="holds no vectors"):
+        read_embeddings(tmp_path)
+    pq.write_table(pa.table({"item_id": ["a"], "embedding": [[1.0, 2.0]]}), tmp_path / "part-1.parquet")
+    assert by_token(read_embeddings(tmp_path)) == {"a": [1, 2]}
+
+
+def test_foreign_files_beside_the_shards_do_no_harm(tmp_path):
+    (tmp_path / "part-abc.txt").touch()
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    (tmp_path / "README.md").touch()
+    assert write(tmp_path, ["b"], np.float32([[1, 1]])).name == "part-00001.arrow"
+    assert set(by_token(read_embeddings(tmp_path))) == {"a", "b"}
 
 
 def test_a_missing_number_is_reported_with_its_item(tmp_path):
@@ -199,6 +234,27 @@ def test_npy_that_is_refused(tmp_path):
     np.save(path, np.array([{"pickled": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(LLMInitError, match="cannot be read as an array of numbers"):
         read_embeddings(path)
+    path.write_bytes(b"")
+    with pytest.raises(LLMInitError, match="cannot be read as an array of numbers"):
+        read_embeddings(path)
+
+
+def test_ids_that_are_refused_or_cleaned(tmp_path):
+    np.save(tmp_path / "v.npy", np.float32([[1, 2], [3, 4]]))
+    ids, listed = tmp_path / "v.txt", tmp_path / "v.json"
+    ids.write_text("a\nb\n", encoding="utf-8-sig")
+    assert set(by_token(read_embeddings(tmp_path / "v.npy"))) == {"a", "b"}
+    ids.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(LLMInitError, match="the ids in .*v.txt cannot be read"):
+        read_embeddings(tmp_path / "v.npy")
+    listed.write_text("[]")
+    with pytest.raises(LLMInitError, match="two files of ids beside it"):
+        read_embeddings(tmp_path / "v.npy")
+    ids.unlink()
+    for content, message in (('{"a": 0}', "holds a dict: expected a list"), ("[1,", "cannot be read")):
+        listed.write_text(content)
+        with pytest.raises(LLMInitError, match=message):
+            read_embeddings(tmp_path / "v.npy")
 
 
 def test_other_files_are_refused(tmp_path):

@@ -19,9 +19,29 @@ def found(net, n_users=5, n_items=7, **options):
     ]
 
 
-def test_rows_decide_names_do_not():
-    net = Net(item_like=(5, 3), P=(7, 4), positions=(6, 3))
-    assert found(net) == [("item_like.weight", "user", 5, 3), ("P.weight", "item", 7, 4)]
+def test_rows_decide():
+    net = Net(P=(5, 3), Q=(7, 4), words=(6, 3))
+    assert found(net) == [("P.weight", "user", 5, 3), ("Q.weight", "item", 7, 4)]
+
+
+def test_tables_of_another_meaning_are_left_alone():
+    """A bias, positions in a sequence as long as there are items, and NNCF's neighbours of a user: items."""
+    net = Net(item_embedding=(7, 4), item_bias=(7, 1), position_embedding=(7, 4), user_neigh_embedding=(7, 4))
+    assert found(net) == [("item_embedding.weight", "item", 7, 4)]
+
+
+def test_an_item_table_with_as_many_rows_as_users_is_no_user_table():
+    """BERT4Rec with its mask token, where there is one user more than items."""
+    with pytest.raises(LLMInitError, match=r"no trainable item embedding table \(5 rows; it has item_embedding.weight"):
+        found(Net(item_embedding=(6, 3)), n_users=6, n_items=5)
+
+
+def test_users_alone_are_not_enough():
+    """CDAE: a user table, and items as columns of linear layers; users would start where no item is."""
+    with pytest.raises(
+        LLMInitError, match=r"no trainable item embedding table \(7 rows; it has h_user.weight \(5, 3\)\)"
+    ):
+        found(Net(h_user=(5, 3)))
 
 
 def test_linear_layers_frozen_and_tied_tables_are_no_tables():
@@ -66,5 +86,7 @@ def test_named_tables_are_checked():
 
 
 def test_no_table():
-    with pytest.raises(LLMInitError, match=r"Net has no trainable user or item embedding table \(5 or 7 rows\)"):
+    with pytest.raises(
+        LLMInitError, match=r"Net has no trainable item embedding table \(7 rows; it has words.weight \(100, 3\)\)"
+    ):
         found(Net(words=(100, 3)))
