@@ -107,6 +107,8 @@ class Config(recbole.config.Config):
     def _refuse_misspelt(self, arguments: Mapping[str, str]) -> None:
         """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
         known = {*_KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
+        # RecBole lists config_file among its keys and reads it nowhere.
+        known = known - {"config_file"} | {"config_files"}
         for key in arguments.keys() - known - {"model", "dataset"}:
             match = nearest(key.replace("-", "_"), known, cutoff=0.85)
             if match:

@@ -207,7 +207,7 @@ def test_arguments_recbole_would_ignore(argument):
         ("learning_rte", "learning_rate"),
         ("learning-rate", "learning_rate"),
         ("epoch", "epochs"),
-        ("config_files", "config_file"),
+        ("config_file", "config_files"),
     ],
 )
 def test_arguments_that_are_nearly_recboles(argument, meant):
