@@ -34,11 +34,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, others: Sequence[str]) -> int:
     """Run one training with parsed options and ``--key=value`` arguments; print a clear error on bad input."""
-    from recbole_llminit.quick_start import run_recbole_llminit
-
     # As `python script.py` in this folder: a model of the user's own, given by its dotted path, may stand here.
     sys.path.insert(0, "")
     try:
+        # The import says so, too, where RecBole is missing or another version.
+        from recbole_llminit.quick_start import run_recbole_llminit
+
         run_recbole_llminit(
             model=options.model,
             dataset=options.dataset,

@@ -65,6 +65,16 @@ def test_a_model_beside_the_user(llm, tmp_path):
     assert "29 of 29 items" in ran.stderr
 
 
+def test_another_recbole_is_one_line(tmp_path):
+    code = "import recbole, sys; recbole.__version__ = '1.2.0'; from recbole_llminit.cli import main; sys.exit(main(['run']))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(
+        "recbole-llminit: error: recbole-llminit works with RecBole 1.2.1, this is RecBole 1.2.0"
+    )
+    assert ran.stderr.count("\n") == 1
+
+
 def test_no_arguments_shows_what_there_is(capsys):
     with pytest.raises(SystemExit) as stopped:
         main([])
