@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing, Scale, UserStart
@@ -88,7 +89,7 @@ class Config(recbole.config.Config):
         super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
         del self._arguments
         InitOptions.from_config(self)
-        self._refuse_misspelt(parse_arguments(arguments))
+        self._refuse_misspelt()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object.__new__, (recbole.config.Config,), self.__dict__
@@ -104,12 +105,12 @@ class Config(recbole.config.Config):
         )
         return {**converted, **ours}
 
-    def _refuse_misspelt(self, arguments: Mapping[str, str]) -> None:
+    def _refuse_misspelt(self) -> None:
         """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
         known = {*_KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
         # RecBole lists config_file among its keys and reads it nowhere.
         known = known - {"config_file"} | {"config_files"}
-        for key in arguments.keys() - known - {"model", "dataset"}:
+        for key in self.cmd_config_dict.keys() - known - {"model", "dataset"}:
             match = nearest(key.replace("-", "_"), known, cutoff=0.85)
             if match:
                 raise LLMInitError(f"the argument --{key} is unknown: did you mean --{match}?")

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
@@ -208,26 +209,26 @@ def _read_shard(path: Path, format_: str) -> tuple[npt.NDArray[Any], npt.NDArray
     if not table.num_rows:
         return None
     tokens = table["item_id"].cast(pa.string()).to_numpy().astype(object)
-    chunks = [_to_matrix(chunk, path) for chunk in table["embedding"].chunks if len(chunk)]
-    widths = sorted({chunk.shape[1] for chunk in chunks})
-    if len(widths) > 1:
-        raise LLMInitError(f"{path} holds vectors of {widths} dimensions: expected one width")
+    width = _width(table["embedding"], path)
+    chunks = [_to_matrix(chunk, width, path) for chunk in table["embedding"].chunks if len(chunk)]
     return tokens, chunks[0] if len(chunks) == 1 else np.concatenate(chunks), header
 
 
-def _to_matrix(column: pa.Array, path: Path) -> npt.NDArray[Any]:
-    """View a list column as a matrix ``[n, llm_dim]``, without a copy where Arrow allows."""
-    if pa.types.is_fixed_size_list(column.type):
-        width = column.type.list_size
-    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        lengths = column.value_lengths().unique().to_pylist()
-        if len(lengths) != 1:
-            raise LLMInitError(f"{path} holds vectors of {sorted(lengths)} dimensions: expected one width")
-        width = lengths[0]
-    else:
-        raise LLMInitError(f"the embedding column of {path} is {column.type}: expected lists of numbers")
-    if not width:
+def _width(column: pa.ChunkedArray, path: Path) -> int:
+    """Return the one length of all lists of a column."""
+    kind = column.type
+    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise LLMInitError(f"the embedding column of {path} is {kind}: expected lists of numbers")
+    widths = sorted(pc.list_value_length(column).unique().to_pylist())
+    if len(widths) > 1:
+        raise LLMInitError(f"{path} holds vectors of {widths} dimensions: expected one width")
+    if widths == [0]:
         raise LLMInitError(f"{path} holds empty vectors: expected at least one number in each")
+    return int(widths[0])
+
+
+def _to_matrix(column: pa.Array, width: int, path: Path) -> npt.NDArray[Any]:
+    """View a list column as a matrix ``[n, width]``, without a copy where Arrow allows."""
     values = column.flatten()
     if not pa.types.is_floating(values.type):
         raise LLMInitError(f"the embedding column of {path} holds {values.type}: expected floating-point numbers")

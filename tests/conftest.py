@@ -69,6 +69,25 @@ def llm(tiny, tiny_store):
 
 
 @pytest.fixture
+def presplit(tmp_path):
+    """Settings of a dataset whose sequences come split in files of their own."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    parts = {"train": ["u1\ta b\tc", "u2\ta\tb"], "valid": ["u1\ta b c\td"], "test": ["u2\tb\ta"]}
+    for part, rows in parts.items():
+        text = "\n".join(["user_id:token\titem_id_list:token_seq\titem_id:token", *rows])
+        (folder / f"split.{part}.inter").write_text(text + "\n")
+    return {
+        "dataset": "split",
+        "data_path": str(tmp_path),
+        "benchmark_filename": list(parts),
+        "alias_of_item_id": ["item_id_list"],
+        "load_col": None,
+        "train_neg_sample_args": None,
+    }
+
+
+@pytest.fixture
 def embed():
     """Align vectors given as rows with item ids 1, 2, ...; None stands for an item without a vector."""
 

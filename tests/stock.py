@@ -10,21 +10,27 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 DATA = Path(__file__).parent / "data"
 
 
-def run_stock(model, config_dict, model_class=None):
-    """Train and test; return the trainer, per-epoch losses, and results."""
+def stock_config(model, config_dict):
+    """RecBole's own configuration, which would read this process's arguments."""
     from recbole.config import Config
+
+    with mock.patch.object(sys, "argv", ["stock"]):
+        return Config(model=model, config_dict=dict(config_dict))
+
+
+def run_stock(model, config_dict):
+    """Train and test; return the trainer, per-epoch losses, and results."""
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
 
-    argv, sys.argv = sys.argv, ["stock"]
-    config = Config(model=model, config_dict=dict(config_dict))
-    sys.argv = argv
+    config = stock_config(model, config_dict)
     init_seed(config["seed"], config["reproducibility"])
     dataset = create_dataset(config)
     train_data, valid_data, test_data = data_preparation(config, dataset)
@@ -80,13 +86,10 @@ TINY = {
 
 def measure_tiny(settings):
     """Every feature of the tiny dataset, which has missing values of all kinds, as RecBole loads it."""
-    from recbole.config import Config
     from recbole.data import create_dataset
 
-    argv, sys.argv = sys.argv, ["stock"]
     load = {"load_col": {"inter": ["user_id", "item_id", "rating", "timestamp"]}}
-    config = Config(model="BPR", config_dict={"dataset": "tiny", "data_path": str(DATA), **load, **settings})
-    sys.argv = argv
+    config = stock_config("BPR", {"dataset": "tiny", "data_path": str(DATA), **load, **settings})
     dataset = create_dataset(config)
     dataset._change_feat_format()
     features = {}

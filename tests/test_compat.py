@@ -47,10 +47,9 @@ def test_missing_values_are_filled_as_on_that_stack(case):
 
 
 def test_missing_values_literally():
-    from recbole.config import Config
     from recbole.data import create_dataset
 
-    config = Config("BPR", "tiny", config_dict={"data_path": str(stock.DATA), **stock.TINY["features"]})
+    config = stock.stock_config("BPR", {"dataset": "tiny", "data_path": str(stock.DATA), **stock.TINY["features"]})
     dataset = create_dataset(config)
     ages = [float(line.split("\t")[1]) for line in (stock.DATA / "tiny/tiny.user").read_text().splitlines()[1:]
             if line.split("\t")[1]]  # fmt: skip
@@ -65,24 +64,11 @@ def test_missing_values_literally():
     assert not dataset.item_feat.isna().any().any()
 
 
-def test_presplit_sequences_keep_their_lengths(tmp_path):
+def test_presplit_sequences_keep_their_lengths(presplit):
     """`lengths_per_row` in ``SequentialDataset._benchmark_presets``."""
-    folder = tmp_path / "split"
-    folder.mkdir()
-    for part, rows in {
-        "train": ["u1\ta b\tc", "u2\ta\tb"],
-        "valid": ["u1\ta b c\td"],
-        "test": ["u2\tb\ta"],
-    }.items():
-        text = "\n".join(["user_id:token\titem_id_list:token_seq\titem_id:token", *rows])
-        (folder / f"split.{part}.inter").write_text(text + "\n")
-    from recbole.config import Config
     from recbole.data import create_dataset
 
-    config = Config("GRU4Rec", "split", config_dict={
-        "data_path": str(tmp_path), "benchmark_filename": ["train", "valid", "test"], "alias_of_item_id": ["item_id_list"],
-        "load_col": None, "train_neg_sample_args": None,
-    })  # fmt: skip
+    config = stock.stock_config("GRU4Rec", presplit)
     train, valid, test = create_dataset(config).build()
     assert [split.inter_feat["item_length"].tolist() for split in (train, valid, test)] == [[2, 1], [3], [1]]
 

