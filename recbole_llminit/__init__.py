@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recbole_llminit.config import Config as Config
+    from recbole_llminit.encoding import EncodeOptions as EncodeOptions
+    from recbole_llminit.encoding import encode_items as encode_items
     from recbole_llminit.errors import LLMInitError as LLMInitError
+    from recbole_llminit.files import read_embeddings as read_embeddings
     from recbole_llminit.initializer import InitReport as InitReport
     from recbole_llminit.initializer import initialize_embeddings_ as initialize_embeddings_
     from recbole_llminit.model import get_model as get_model
@@ -15,19 +18,20 @@ if TYPE_CHECKING:
     from recbole_llminit.quick_start import load_data_and_model as load_data_and_model
     from recbole_llminit.quick_start import objective_function as objective_function
     from recbole_llminit.quick_start import run_recbole_llminit as run_recbole_llminit
-    from recbole_llminit.store import read_embeddings as read_embeddings
 
 __version__ = "0.1.0"
 
 _modules = {
     "Config": "config",
+    "EncodeOptions": "encoding",
     "InitReport": "initializer",
     "LLMInitError": "errors",
+    "encode_items": "encoding",
     "get_model": "model",
     "initialize_embeddings_": "initializer",
     "load_data_and_model": "quick_start",
     "objective_function": "quick_start",
-    "read_embeddings": "store",
+    "read_embeddings": "files",
     "run_recbole_llminit": "quick_start",
     "with_llm_init": "model",
 }

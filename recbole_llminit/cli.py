@@ -3,26 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from recbole_llminit.errors import LLMInitError
+
+_INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with its arguments (``sys.argv`` if left out); return the exit status."""
     parser = argparse.ArgumentParser(prog="recbole-llminit", allow_abbrev=False, description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    add_run_arguments(
-        commands.add_parser(
-            "run",
-            help="train and test a RecBole model from LLM embeddings",
-            description="Train and test a RecBole model. All other arguments are configuration keys: --key=value.",
-            allow_abbrev=False,
-        )
+    training = commands.add_parser(
+        "run",
+        help="train and test a RecBole model from LLM embeddings",
+        description="Train and test a RecBole model. All other arguments are configuration keys: --key=value.",
+        allow_abbrev=False,
     )
+    add_run_arguments(training)
+    training.set_defaults(do=run)
+    encoding = commands.add_parser(
+        "encode",
+        help="make the LLM embeddings of a dataset's items",
+        description="Encode the item texts of a dataset that have no vector yet. All other arguments are configuration "
+        "keys: --dataset, --data_path, --llm_encoder, --llm_text_template, ... as --key=value. Under torchrun the "
+        "items are split over the processes.",
+        allow_abbrev=False,
+    )
+    encoding.add_argument("-d", "--dataset", help="the dataset's name")
+    encoding.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    encoding.add_argument("--dry-run", action="store_true", help="print five texts and the counts, and encode nothing")
+    encoding.set_defaults(do=encode)
+    listing = commands.add_parser(
+        "stores",
+        help="list the embedding stores, or export one",
+        description="List the embedding stores with their facts and sizes, or export one.",
+        allow_abbrev=False,
+    )
+    listing.add_argument("--llm_cache_dir", help="where stores lie (~/.cache/recbole-llminit)")
+    listing.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("STORE", "FILE"),
+        help="write a store to FILE, .parquet or .npy with ids beside it",
+    )
+    listing.set_defaults(do=stores)
     options, others = parser.parse_known_args(arguments)
-    return run(options, others)
+    try:
+        options.do(options, others)
+    except LLMInitError as error:
+        sys.stderr.write(f"recbole-llminit: error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("recbole-llminit: interrupted; what was encoded is kept, run again to continue\n")
+        return _INTERRUPTED
+    return 0
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,21 +71,47 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
 
 
-def run(options: argparse.Namespace, others: Sequence[str]) -> int:
-    """Run one training with parsed options and ``--key=value`` arguments; print a clear error on bad input."""
+def run(options: argparse.Namespace, others: Sequence[str]) -> None:
+    """Run one training with parsed options and ``--key=value`` arguments."""
     # As `python script.py` in this folder: a model of the user's own, given by its dotted path, may stand here.
     sys.path.insert(0, "")
-    try:
-        # The import says so, too, where RecBole is missing or another version.
-        from recbole_llminit.quick_start import run_recbole_llminit
+    # The import says so, too, where RecBole is missing or another version.
+    from recbole_llminit.quick_start import run_recbole_llminit
 
-        run_recbole_llminit(
-            model=options.model,
-            dataset=options.dataset,
-            config_file_list=options.config_files.split(),
-            arguments=others,
-        )
-    except LLMInitError as error:
-        sys.stderr.write(f"recbole-llminit: error: {error}\n")
-        return 2
-    return 0
+    run_recbole_llminit(
+        model=options.model,
+        dataset=options.dataset,
+        config_file_list=options.config_files.split(),
+        arguments=others,
+    )
+
+
+def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
+    """Encode a dataset's item texts, or print what would be encoded."""
+    from recbole_llminit.encoding import EncodeOptions, encode_items, plan_encoding
+
+    dataset = [] if options.dataset is None else [f"--dataset={options.dataset}"]
+    settings = EncodeOptions.from_files(options.config_files.split(), [*dataset, *others])
+    if options.dry_run:
+        sys.stdout.write(f"{plan_encoding(settings)}\n")
+        return
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    report = encode_items(settings)
+    # Under torchrun the first rank speaks for all.
+    if os.environ.get("RANK", "0") == "0":
+        sys.stdout.write(f"{report}\n")
+
+
+def stores(options: argparse.Namespace, others: Sequence[str]) -> None:
+    """List the stores of a cache folder, or export one."""
+    from recbole_llminit.files import export_embeddings, read_embeddings
+    from recbole_llminit.store import DEFAULT_CACHE, describe_stores
+
+    if others:
+        raise LLMInitError(f"stores knows no {others[0]}")
+    if options.export:
+        store, target = options.export
+        written = export_embeddings(read_embeddings(store), target)
+        sys.stdout.write("".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)\n" for path in written))
+        return
+    sys.stdout.write(f"{describe_stores(Path(options.llm_cache_dir or DEFAULT_CACHE).expanduser())}\n")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
+from recbole_llminit.encoding import LLM_KEYS, EncodeOptions, encode_items
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing, Scale, UserStart
+from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key
 from recbole_llminit.strategy import Strategy, get_strategy, list_strategies, nearest, suggest
 from recbole_llminit.tables import Side
 
@@ -34,6 +38,7 @@ _KEYS = (
     "init_missing",
     "init_tables",
     "llm_embedding",
+    *LLM_KEYS,
 )
 # What makes the constructors of NeuMF, NAIS, KD_DAGFM, ConvNCF, RaCT and S3Rec read a checkpoint.
 _PRETRAINED: dict[str, tuple[str, ...] | None] = {
@@ -83,9 +88,7 @@ class Config(recbole.config.Config):
         arguments: Sequence[str] = (),
     ) -> None:
         self._arguments = arguments
-        for path in config_file_list or ():
-            if not Path(path).is_file():
-                raise LLMInitError(f"there is no configuration file {path} (looked in {Path.cwd()})")
+        check_files(config_file_list or ())
         super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
         del self._arguments
         InitOptions.from_config(self)
@@ -125,24 +128,6 @@ class Config(recbole.config.Config):
             )
         found: tuple[str, type, str] = super()._get_model_and_dataset(resolve_model_class(model), dataset)
         return found
-
-
-def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """Split ``--key=value`` arguments at the first ``=``.
-
-    Raises
-    ------
-    LLMInitError
-        If an argument has another form (RecBole ignores it), or a key stands twice with different values.
-    """
-    parsed: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.removeprefix("--").partition("=")
-        if not argument.startswith("--") or not equals or not key or key.startswith("-"):
-            raise LLMInitError(f"the argument {argument!r} would be ignored by RecBole: write it as --key=value")
-        if parsed.setdefault(key, value) != value:
-            raise LLMInitError(f"the argument --{key} is given twice, as {parsed[key]!r} and {value!r}: give it once")
-    return parsed
 
 
 def resolve_model_class(model: str | type) -> type:
@@ -186,7 +171,9 @@ class InitOptions:
     scale, user, missing, tables
         From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``.
     embedding : Path or None
-        From ``llm_embedding``; None where it is to be looked up.
+        From ``llm_embedding``; None where it is to be looked up or made.
+    encode : EncodeOptions or None
+        How the vectors are made where there are none; None for a stock run.
     """
 
     strategy: Strategy | None
@@ -195,6 +182,7 @@ class InitOptions:
     missing: Missing
     tables: Mapping[Side, Sequence[str]] | None
     embedding: Path | None
+    encode: EncodeOptions | None
 
     @classmethod
     def from_config(cls, config: recbole.config.Config) -> InitOptions:
@@ -206,9 +194,9 @@ class InitOptions:
             If a key or value is unknown, or the model has nothing to initialise.
         """
         name = config["init_strategy"]
-        _refuse_unknown_keys(config, strict=not _is_none(name))
+        _refuse_unknown_keys(config, strict=not is_none(name))
         strategy = None
-        if not _is_none(name):
+        if not is_none(name):
             if not isinstance(name, str):
                 names = ", ".join(entry.name for entry in list_strategies())
                 raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {names}")
@@ -227,30 +215,37 @@ class InitOptions:
             user=_choice(config, "init_user", ("mean", "none")),
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
             tables=_tables(config),
-            embedding=None if _is_none(path) else Path(str(path)).expanduser(),
+            embedding=None if is_none(path) else Path(str(path)).expanduser(),
+            encode=None
+            if strategy is None
+            else EncodeOptions.from_settings(config.final_config_dict, Path(os.path.normpath(config["data_path"]))),
         )
 
-    def locate_embedding(self, dataset: str) -> Path:
-        """Return the path of the vectors for a dataset: the one given, else the one packaged for ml-100k.
+    def provide_embedding(self) -> Path:
+        """Return the path of the vectors: those given, else those packaged for ml-100k, else those made from the texts.
+
+        Made vectors lie in ``llm_cache_dir``; only what is not there is encoded. The packaged ones are taken where no
+        ``llm_*`` key asks for others.
 
         Raises
         ------
         LLMInitError
-            If there is nothing at the path given, or none is given and none is packaged.
+            If there is nothing at the path given, or vectors cannot be made.
         """
-        if self.embedding is None:
-            if dataset in _PACKAGED:
-                return _PACKAGED[dataset]
-            raise LLMInitError(
-                f"init_strategy needs the LLM embeddings of {dataset}, and llm_embedding is not set: make them with "
-                f"scripts/encode_items.py and set llm_embedding to their folder (only ml-100k comes with its own)"
-            )
-        if not self.embedding.exists():
-            raise LLMInitError(
-                f"llm_embedding is {self.embedding}, and nothing is there (looked in {Path.cwd()}): check the path, "
-                f"or make the embeddings with scripts/encode_items.py"
-            )
-        return self.embedding
+        if self.embedding is not None:
+            if not self.embedding.exists():
+                raise LLMInitError(
+                    f"llm_embedding is {self.embedding}, and nothing is there (looked in {Path.cwd()}): check the "
+                    f"path, or leave it out to make the vectors from the item texts"
+                )
+            return self.embedding
+        if self.encode is None:
+            raise LLMInitError("init_strategy is none: a stock run has no vectors")
+        if self.encode.are_default and self.encode.dataset in _PACKAGED:
+            return _PACKAGED[self.encode.dataset]
+        report = encode_items(self.encode)
+        getLogger().info(f"\n{report}" if report.encoded else f"Item vectors: {report.folder}, nothing to encode")
+        return report.folder
 
 
 def _refuse_unknown_keys(config: recbole.config.Config, *, strict: bool) -> None:
@@ -261,7 +256,7 @@ def _refuse_unknown_keys(config: recbole.config.Config, *, strict: bool) -> None
         if not normalized.startswith(_PREFIXES) or key in _KEYS or key in internal:
             continue
         if strict or nearest(normalized, _KEYS, cutoff=0.8):
-            raise LLMInitError(f"the key {key!r} is unknown{suggest(normalized, _KEYS)} ({', '.join(_KEYS)})")
+            raise unknown_key(str(key), _KEYS)
 
 
 def _refuse_pretrained(config: recbole.config.Config) -> None:
@@ -274,20 +269,15 @@ def _refuse_pretrained(config: recbole.config.Config) -> None:
             )
 
 
-def _is_none(value: Any) -> bool:
-    """Whether a value means none, in YAML (``~``, ``null``, ``none``) or as an argument (``None``)."""
-    return value is None or str(value).lower() in ("none", "null")
-
-
 def _mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
     value = config[key]
-    if isinstance(value, str) and not _is_none(value):
+    if isinstance(value, str) and not is_none(value):
         try:
             # As in a file: RecBole's loader reads 1e-3 as a number, YAML's own does not.
             value = yaml.load(value, Loader=config.yaml_loader)  # noqa: S506  a FullLoader makes no objects
         except yaml.YAMLError as error:
             raise LLMInitError(f"{key} is {value!r}, which is not YAML: write it as {{key: value}}") from error
-    if _is_none(value):
+    if is_none(value):
         return {}
     if not isinstance(value, dict):
         raise LLMInitError(f"{key} is {value!r}: expected a mapping such as {{key: value}}")
@@ -298,7 +288,7 @@ def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -
     if key not in config:
         return choices[0]
     value = config[key]
-    if _is_none(value) and "none" in choices:
+    if is_none(value) and "none" in choices:
         return "none"
     if value not in choices:
         raise LLMInitError(f"{key} {value!r} is unknown{suggest(str(value), choices)} ({', '.join(choices)})")

@@ -15,9 +15,9 @@ from recbole_llminit.errors import LLMInitError
 _BLOCK_ROWS = 8192
 
 
-def examples(tokens: Sequence[str]) -> str:
-    """Return the first three of some tokens, for a message."""
-    return ", ".join(str(token) for token in tokens[:3]) + (", ..." if len(tokens) > 3 else "")
+def examples(tokens: Sequence[str], count: int = 3) -> str:
+    """Return the first few of some tokens, for a message."""
+    return ", ".join(str(token) for token in tokens[:count]) + (", ..." if len(tokens) > count else "")
 
 
 @dataclass(frozen=True)

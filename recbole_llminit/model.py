@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.config import InitOptions, resolve_model_class
+from recbole_llminit.files import read_embeddings
 from recbole_llminit.initializer import InitReport, initialize_embeddings_
-from recbole_llminit.store import read_embeddings
 
 
 class LLMInitMixin:
@@ -108,7 +108,7 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         if "init_strategy" not in config and options.embedding is not None:
             logger.warning("llm_embedding is set, but init_strategy is not: the model starts as in stock RecBole")
         return None
-    embeddings = read_embeddings(options.locate_embedding(config["dataset"]))
+    embeddings = read_embeddings(options.provide_embedding(), dataset.iid_field)
     report = initialize_embeddings_(
         model,  # type: ignore[arg-type]
         embeddings.align(dataset.field2id_token[dataset.iid_field], config["dataset"]),

@@ -134,14 +134,14 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
 
 
 def _prepare(config: Config) -> Config:
-    """Check what can be checked before the data is loaded, then seed and start the log."""
-    options = InitOptions.from_config(config)
-    if options.strategy is not None:
-        options.locate_embedding(config["dataset"])
+    """Check what can be checked and make the vectors before the data is loaded; seed and start the log."""
     if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
         raise LLMInitError("nproc and world_size: runs of several processes are not supported, leave them out")
     init_seed(config["seed"], config["reproducibility"])
     _start_logging(config)
+    options = InitOptions.from_config(config)
+    if options.strategy is not None:
+        config["llm_embedding"] = str(options.provide_embedding())
     return config
 
 

@@ -1,4 +1,4 @@
-"""Item vectors on disk: the store of Arrow shards, its one writer and its one reader.
+"""The embedding store: a folder of Arrow shards, its writer, its reader, and what keeps it whole.
 
 A store is a folder of ``part-*.arrow`` files (Arrow IPC, uncompressed, read through a memory map) with the columns
 ``item_id: string``, ``text_hash: string`` and ``embedding: fixed_size_list<float16 | float32>[llm_dim]``; the facts
@@ -8,12 +8,16 @@ about the encoder stand in the metadata of each schema. A folder of Parquet file
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +25,36 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from filelock import FileLock
 from pyarrow.fs import LocalFileSystem
+from texttable import Texttable
 
-from recbole_llminit.embeddings import ItemEmbeddings
+from recbole_llminit.embeddings import ItemEmbeddings, examples
 from recbole_llminit.errors import LLMInitError
 
 _FORMAT = 1
 _FORMAT_NAMES = {"ipc": "an Arrow", "parquet": "a Parquet"}
 _METADATA_KEY = b"recbole_llminit"
-_FACTS_THAT_CHANGE_NO_VECTOR = ("versions", "made_by")
+_FACTS_THAT_CHANGE_NO_VECTOR = ("encoder", "versions", "ref")
+_SETTINGS = ("pooling", "prompt", "max_length", "dtype", "base_url")
+_TRIES = 5
+
+DEFAULT_CACHE = "~/.cache/recbole-llminit"
+SHARD_BYTES = 64 << 20
+"""The size of a shard in memory, at most; smaller ones are merged."""
+
+Result = TypeVar("Result")
 
 
 def fingerprint_facts(facts: Mapping[str, Any]) -> str:
-    """Hash the facts about an encoder that change a vector; package versions do not count."""
+    """Hash the facts about an encoder that change a vector.
+
+    Package versions do not count, nor what the model decided itself, since it follows from the model. The name of a
+    local folder does not count either: its content is the ``revision``.
+    """
     relevant = {key: value for key, value in facts.items() if key not in _FACTS_THAT_CHANGE_NO_VECTOR}
+    if str(relevant.get("revision")).startswith("sha256:"):
+        del relevant["model"]
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -55,7 +75,7 @@ def append_shard(
     Parameters
     ----------
     folder : path
-        The store, made if it does not exist.
+        The store, made if it does not exist. Several processes may write into it at once.
     item_ids : sequence of str, shape [n]
         Item tokens. A token that stands in an earlier shard is replaced by this one.
     text_hashes : sequence of str, shape [n]
@@ -64,7 +84,7 @@ def append_shard(
         Finite vectors.
     facts : mapping
         Facts about the encoder in JSON types: ``model``, ``revision``, ``pooling``, ``prompt``, ``template``,
-        ``fields``, ``max_length``, ``normalize``, ``dtype``, ``versions``.
+        ``fields``, ``max_length``, ``dtype``, and what it decided itself under ``encoder`` and ``versions``.
 
     Returns
     -------
@@ -74,7 +94,8 @@ def append_shard(
     Raises
     ------
     LLMInitError
-        If the numbers of ids, hashes and vectors differ, an id stands twice, or a vector is not finite.
+        If the numbers of ids, hashes and vectors differ, an id stands twice, a vector is not finite, or the folder
+        cannot be written.
     """
     folder = Path(folder)
     if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
@@ -86,12 +107,7 @@ def append_shard(
         )
     if len(set(item_ids)) != len(item_ids):
         raise LLMInitError("an item id stands more than once in one shard: expected each item once")
-    if not np.isfinite(vectors).all():
-        raise LLMInitError("the vectors hold NaN or infinite numbers: expected finite numbers")
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = [re.fullmatch(r"part-(\d+)\.arrow", path.name) for path in folder.iterdir()]
-    number = max((int(match[1]) for match in taken if match), default=-1) + 1
-    path = folder / f"part-{number:05d}.arrow"
+    check_finite(item_ids, vectors)
     header = {"format": _FORMAT, "fingerprint": fingerprint_facts(facts), "facts": dict(facts)}
     width = vectors.shape[1]
     # Non-nullable all the way down: a null vector cannot be written.
@@ -107,111 +123,298 @@ def append_shard(
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     embedding = pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(values, width))
     columns = [pa.array(item_ids, pa.string()), pa.array(text_hashes, pa.string()), embedding]
-    temporary = folder / f".{path.name}.writing"
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(folder), FileLock(folder / ".shards.lock"):
+        taken = [re.fullmatch(r"part-(\d+)\.arrow", path.name) for path in folder.iterdir()]
+        path = folder / f"part-{max((int(match[1]) for match in taken if match), default=-1) + 1:05d}.arrow"
+        temporary = folder / f".{path.name}.writing"
+        try:
+            with temporary.open("wb") as sink:
+                with pa.ipc.new_file(sink, schema) as writer:
+                    writer.write_batch(pa.record_batch(columns, schema=schema))
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 
-def read_embeddings(path: str | Path) -> ItemEmbeddings:
-    """Open item vectors: a store, a folder of Parquet with the same columns, or an ``.npy`` with its ids beside it.
+def check_finite(item_ids: Sequence[str], vectors: npt.NDArray[Any]) -> None:
+    """Raise `LLMInitError` where a vector to be stored holds NaN or an infinity."""
+    finite = np.isfinite(vectors).all(axis=1)
+    if not finite.all():
+        broken = [item for item, whole in zip(item_ids, finite, strict=True) if not whole]
+        half = ", and float16 ends at 65,504: set llm_dtype: float32" if vectors.dtype == np.float16 else ""
+        raise LLMInitError(
+            f"the vectors of {len(broken):,} items hold NaN or infinite numbers ({examples(broken)}): expected finite "
+            f"numbers{half}"
+        )
 
-    Parameters
-    ----------
-    path : path
-        A folder of ``*.arrow`` or ``*.parquet`` files, or ``vectors.npy`` beside ``vectors.txt`` (one item id a line)
-        or ``vectors.json`` (a list of item ids).
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make a folder to write into, and turn what the disk refuses into a clear error."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise LLMInitError(
+            f"{folder} cannot be written ({error.strerror or error}): what is written is whole; free space or choose "
+            f"another folder (llm_cache_dir), and run again to continue"
+        ) from error
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """Return the rows of a store without their vectors: columns ``item_id``, ``text_hash`` and ``shard``, a number.
+
+    Where a killed run left an item in two shards, its last row is the valid one.
+    """
+    return _while_it_changes(_read_rows, folder)
+
+
+def _read_rows(folder: Path) -> pd.DataFrame:
+    frames = [
+        _open(path, "ipc").to_table(columns=["item_id", "text_hash"]).to_pandas().assign(shard=number)
+        for number, path in enumerate(_shards(folder))
+    ]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["item_id", "text_hash", "shard"])
+
+
+def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
+    """Drop replaced rows and those of unwanted items, and merge small shards; return how many rows were dropped.
+
+    Every step leaves a store that reads the same: merged shards are written first, under higher numbers, and the old
+    ones deleted then. One process at a time may do this.
+    """
+    rows = read_rows(folder)
+    dead = (rows["item_id"].duplicated(keep="last") | rows["item_id"].isin(list(unwanted))).to_numpy()
+    paths = _shards(folder)
+    touched = set(rows["shard"][dead])
+    small = [number for number, path in enumerate(paths) if path.stat().st_size < SHARD_BYTES // 2]
+    if len(small) > 1:
+        touched.update(small)
+    members = rows.groupby("shard").indices
+    group: list[_Shard] = []
+    for number in sorted(touched):
+        shard = _read_shard(paths[number], "ipc", hashes=True)
+        if shard is not None:
+            group.append(shard.take(~dead[members[number]]))
+        if sum(shard.vectors.nbytes for shard in group) >= SHARD_BYTES:
+            _append_merged(folder, group)
+    _append_merged(folder, group)
+    with writing(folder):
+        for number in touched:
+            paths[number].unlink()
+    return int(dead.sum())
+
+
+def _append_merged(folder: Path, group: list[_Shard]) -> None:
+    if any(len(shard.tokens) for shard in group):
+        tokens = np.concatenate([shard.tokens for shard in group])
+        hashes = np.concatenate([shard.text_hashes for shard in group])
+        vectors = np.concatenate([shard.vectors for shard in group])
+        append_shard(folder, list(tokens), list(hashes), vectors, group[0].header["facts"])
+    group.clear()
+
+
+@dataclass(frozen=True)
+class StoreInfo:
+    """A store on disk, without its vectors."""
+
+    path: Path
+    dataset: str
+    facts: Mapping[str, Any]
+    fingerprint: str
+    width: int
+    bytes: int
+
+    def count_items(self) -> int:
+        """Return how many items have a vector."""
+        return int(read_rows(self.path)["item_id"].nunique())
+
+
+def list_stores(cache_dir: Path, dataset: str | None = None) -> list[StoreInfo]:
+    """Return the stores of a cache folder, ``<cache_dir>/<dataset>/<encoder>-<fingerprint>``, by path."""
+    folders = sorted(folder for folder in cache_dir.glob(f"{glob.escape(dataset) if dataset else '*'}/*/"))
+    found = [_while_it_changes(_describe, folder) for folder in folders]
+    return [info for info in found if info is not None]
+
+
+def describe_stores(cache_dir: Path) -> str:
+    """Draw the stores of a cache folder as a table, one store a line."""
+    found = list_stores(cache_dir)
+    if not found:
+        return f"there is no store in {cache_dir}"
+    table = Texttable(max_width=0)
+    header = ["dataset", "encoder", "settings", "template", "items", "dimensions", "MB", "store"]
+    table.set_cols_dtype(["t"] * len(header))
+    table.set_deco(Texttable.HEADER)
+    rows = [
+        [
+            store.dataset,
+            f"{store.facts.get('model')}@{str(store.facts.get('revision'))[:14]}",
+            ", ".join(f"{key} {store.facts[key]}" for key in _SETTINGS if store.facts.get(key) is not None)
+            or "its own",
+            store.facts.get("template", ""),
+            f"{store.count_items():,}",
+            store.width,
+            f"{store.bytes / 1e6:.1f}",
+            store.path,
+        ]
+        for store in found
+    ]
+    table.add_rows([header, *rows])
+    return str(table.draw())
+
+
+def _describe(folder: Path) -> StoreInfo | None:
+    shards = _shards(folder)
+    if not shards:
+        return None
+    opened = _open(shards[0], "ipc")
+    header = _header(opened)
+    if header.get("format") != _FORMAT:
+        return None
+    return StoreInfo(
+        path=folder,
+        dataset=folder.parent.name,
+        facts=header["facts"],
+        fingerprint=header["fingerprint"],
+        width=opened.schema.field("embedding").type.list_size,
+        bytes=sum(path.stat().st_size for path in shards),
+    )
+
+
+def read_store(folder: Path) -> ItemEmbeddings:
+    """Open a folder of ``*.arrow`` or ``*.parquet`` shards; vectors of Arrow shards stay mapped.
 
     Raises
     ------
     LLMInitError
-        If there is nothing at the path, a file is truncated or of another form, its shards differ in width or were
-        made by different encoders, or an id stands twice in a folder that `append_shard` did not write.
+        If there is no shard, one is truncated or of another form, shards differ in width or were made by different
+        encoders, or an id stands twice in a folder that `append_shard` did not write.
     """
-    path = Path(path)
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix == ".npy" and path.is_file():
-        return _read_npy(path)
-    if not path.exists():
-        raise LLMInitError(f"there is no embedding store at {path}: check llm_embedding")
-    raise LLMInitError(
-        f"{path} is not a form of vectors that can be read: expected a folder of .arrow or .parquet files, or an "
-        f".npy file with its ids beside it"
-    )
+    return _while_it_changes(_read_store, folder)
 
 
-def _read_folder(folder: Path) -> ItemEmbeddings:
-    paths = sorted(path for path in folder.glob("*.arrow") if not path.name.startswith("."))
-    format_ = "ipc"
+def _while_it_changes(read: Callable[[Path], Result], folder: Path) -> Result:
+    """Read a folder again where another process merged its shards between the listing and the reading."""
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return read(folder)
+    raise LLMInitError(f"the files of {folder} vanish while they are read: is it being deleted?")
+
+
+def _read_store(folder: Path) -> ItemEmbeddings:
+    paths, format_ = _shards(folder), "ipc"
     if not paths:
-        paths = sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
-        format_ = "parquet"
+        paths, format_ = _shards(folder, "parquet"), "parquet"
     if not paths:
         raise LLMInitError(f"{folder} holds no .arrow or .parquet file: expected an embedding store")
-    shards = {path: shard for path in paths if (shard := _read_shard(path, format_)) is not None}
+    shards = [shard for path in paths if (shard := _read_shard(path, format_)) is not None]
     if not shards:
         raise LLMInitError(f"{folder} holds no vectors")
-    paths = list(shards)
-    tokens, chunks, headers = (list(column) for column in zip(*shards.values(), strict=True))
-    width = chunks[0].shape[1]
-    for path, chunk in zip(paths, chunks, strict=True):
-        if chunk.shape[1] != width:
+    first = shards[0]
+    for shard in shards:
+        if shard.vectors.shape[1] != first.vectors.shape[1]:
             raise LLMInitError(
-                f"{path} holds vectors of {chunk.shape[1]} dimensions, {paths[0].name} of {width}: "
-                f"expected one width in a store, remove the shard that does not belong to it"
+                f"{shard.path} holds vectors of {shard.vectors.shape[1]} dimensions, {first.path.name} of "
+                f"{first.vectors.shape[1]}: expected one width in a store, remove the shard that does not belong to it"
             )
-    for path, header in zip(paths, headers, strict=True):
-        if header.get("fingerprint") != headers[0].get("fingerprint"):
+        if shard.header.get("fingerprint") != first.header.get("fingerprint"):
             raise LLMInitError(
-                f"{path} was made by another encoder than {paths[0].name} (fingerprints "
-                f"{header.get('fingerprint')}, {headers[0].get('fingerprint')}): expected vectors of one kind"
+                f"{shard.path} was made by another encoder than {first.path.name} (fingerprints "
+                f"{shard.header.get('fingerprint')}, {first.header.get('fingerprint')}): expected vectors of one kind"
             )
-    all_tokens = np.concatenate(tokens)
-    if "format" in headers[0]:
-        replaced = pd.Index(all_tokens).duplicated(keep="last")
+    tokens = np.concatenate([shard.tokens for shard in shards])
+    chunks = [shard.vectors for shard in shards]
+    if "format" in first.header:
+        replaced = pd.Index(tokens).duplicated(keep="last")
         if replaced.any():
             masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
             # A shard that lost no row stays mapped.
             chunks = [chunk if mask.all() else chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
-            all_tokens = all_tokens[~replaced]
-    fingerprint = headers[0].get("fingerprint") or _fingerprint_files(paths)
-    return ItemEmbeddings(all_tokens, tuple(chunks), str(folder), fingerprint, headers[0].get("facts", {}))
+            tokens = tokens[~replaced]
+    fingerprint = first.header.get("fingerprint") or hash_files(paths)
+    return ItemEmbeddings(tokens, tuple(chunks), str(folder), fingerprint, first.header.get("facts", {}))
 
 
-def _read_shard(path: Path, format_: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any], dict[str, Any]] | None:
-    """Read one file: item tokens ``[n]``, vectors ``[n, llm_dim]`` (mapped where the format allows), its header.
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    tokens: npt.NDArray[Any]
+    text_hashes: npt.NDArray[Any]
+    vectors: npt.NDArray[Any]
+    header: dict[str, Any]
 
-    A file without rows, as Spark writes for an empty partition, is None.
-    """
+    def take(self, rows: npt.NDArray[Any]) -> _Shard:
+        """Return some of the rows, copied."""
+        return _Shard(self.path, self.tokens[rows], self.text_hashes[rows], self.vectors[rows], self.header)
+
+
+def _shards(folder: Path, suffix: str = "arrow") -> list[Path]:
+    """Return the shards of a folder in their order; numbers of more digits come later."""
+    found = [path for path in folder.glob(f"*.{suffix}") if not path.name.startswith(".")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def _open(path: Path, format_: str) -> ds.Dataset:
     # Without use_mmap pyarrow copies the whole file into memory.
     try:
-        dataset = ds.dataset(str(path), format=format_, filesystem=LocalFileSystem(use_mmap=True))
-        lacking = {"item_id", "embedding"} - set(dataset.schema.names)
-        if lacking:
-            raise LLMInitError(
-                f"{path} has no column {' or '.join(sorted(lacking))} (it has {', '.join(dataset.schema.names)}): "
-                f"expected item_id and embedding"
-            )
-        table = dataset.to_table(columns=["item_id", "embedding"])
-        table["item_id"].validate(full=True)
+        return ds.dataset(str(path), format=format_, filesystem=LocalFileSystem(use_mmap=True))
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, OSError) as error:
+        raise _broken(path, format_, error) from error
+
+
+def _broken(path: Path, format_: str, error: Exception) -> LLMInitError:
+    return LLMInitError(
+        f"{path} is truncated or not {_FORMAT_NAMES[format_]} file ({error}): delete it and make its vectors again"
+    )
+
+
+def _header(dataset: ds.Dataset) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads((dataset.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+    return header
+
+
+def _read_shard(path: Path, format_: str, *, hashes: bool = False) -> _Shard | None:
+    """Read one file, its vectors mapped where the format allows; None for one without rows, as Spark may write."""
+    dataset = _open(path, format_)
+    lacking = {"item_id", "embedding"} - set(dataset.schema.names)
+    if lacking:
         raise LLMInitError(
-            f"{path} is truncated or not {_FORMAT_NAMES[format_]} file ({error}): delete it and make its vectors again"
-        ) from error
-    header = json.loads((dataset.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+            f"{path} has no column {' or '.join(sorted(lacking))} (it has {', '.join(dataset.schema.names)}): "
+            f"expected item_id and embedding"
+        )
+    try:
+        table = dataset.to_table(columns=["item_id", "embedding", *(["text_hash"] if hashes else [])])
+        table["item_id"].validate(full=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise _broken(path, format_, error) from error
     if table["item_id"].null_count or table["embedding"].null_count:
         raise LLMInitError(f"{path} has empty cells in item_id or embedding: expected an id and a vector in each row")
     if not table.num_rows:
         return None
     tokens = table["item_id"].cast(pa.string()).to_numpy().astype(object)
-    width = _width(table["embedding"], path)
-    chunks = [_to_matrix(chunk, width, path) for chunk in table["embedding"].chunks if len(chunk)]
-    return tokens, chunks[0] if len(chunks) == 1 else np.concatenate(chunks), header
+    text_hashes = table["text_hash"].to_numpy().astype(object) if hashes else np.empty(0)
+    return _Shard(path, tokens, text_hashes, to_matrix(table["embedding"], path), _header(dataset))
+
+
+def to_matrix(column: pa.ChunkedArray, path: Path) -> npt.NDArray[Any]:
+    """View a column of lists as a matrix ``[n, llm_dim]``, without a copy where Arrow allows.
+
+    Raises
+    ------
+    LLMInitError
+        If the cells are no lists of floating-point numbers, or differ in length.
+    """
+    width = _width(column, path)
+    chunks = [_chunk_to_matrix(chunk, width, path) for chunk in column.chunks if len(chunk)]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 def _width(column: pa.ChunkedArray, path: Path) -> int:
@@ -227,8 +430,7 @@ def _width(column: pa.ChunkedArray, path: Path) -> int:
     return int(widths[0])
 
 
-def _to_matrix(column: pa.Array, width: int, path: Path) -> npt.NDArray[Any]:
-    """View a list column as a matrix ``[n, width]``, without a copy where Arrow allows."""
+def _chunk_to_matrix(column: pa.Array, width: int, path: Path) -> npt.NDArray[Any]:
     values = column.flatten()
     if not pa.types.is_floating(values.type):
         raise LLMInitError(f"the embedding column of {path} holds {values.type}: expected floating-point numbers")
@@ -236,39 +438,8 @@ def _to_matrix(column: pa.Array, width: int, path: Path) -> npt.NDArray[Any]:
     return np.asarray(values.to_numpy(zero_copy_only=values.null_count == 0)).reshape(-1, width)
 
 
-def _read_npy(path: Path) -> ItemEmbeddings:
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise LLMInitError(f"{path} cannot be read as an array of numbers ({error})") from error
-    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
-        raise LLMInitError(f"{path} is {vectors.dtype} of shape {vectors.shape}: expected floating-point, [n, llm_dim]")
-    candidates = [path.with_suffix(".txt"), path.with_suffix(".json")]
-    beside = [candidate for candidate in candidates if candidate.is_file()]
-    if len(beside) != 1:
-        raise LLMInitError(
-            f"{path} has {'no ids' if not beside else 'two files of ids'} beside it: expected {candidates[0].name} "
-            f"(one item id a line) or {candidates[1].name} (a list), in the order of the rows; row numbers are never "
-            f"taken for ids"
-        )
-    ids = _read_ids(beside[0])
-    tokens = np.array([str(token) for token in ids], dtype=object)
-    return ItemEmbeddings(tokens, (vectors,), str(path), _fingerprint_files([path, beside[0]]))
-
-
-def _read_ids(path: Path) -> list[Any]:
-    try:
-        # A byte order mark would be part of the first id.
-        text = path.read_text(encoding="utf-8-sig")
-        ids = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except ValueError as error:
-        raise LLMInitError(f"the ids in {path} cannot be read ({error}): expected UTF-8 text") from error
-    if not isinstance(ids, list):
-        raise LLMInitError(f"{path} holds a {type(ids).__name__}: expected a list of item ids")
-    return ids
-
-
-def _fingerprint_files(paths: Iterable[Path]) -> str:
+def hash_files(paths: Iterable[Path]) -> str:
+    """Hash the content of files, one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

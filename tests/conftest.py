@@ -10,10 +10,16 @@ import torch
 from recbole_llminit import compat
 from recbole_llminit.embeddings import ItemEmbeddings
 from recbole_llminit.store import append_shard, hash_text
+from tests.encoders import tiny_transformer
 from tests.stock import DATA
 
 compat.apply()
 FACTS = {"model": "test-encoder", "dtype": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _no_store_of_the_users(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr("recbole_llminit.encoding.DEFAULT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +109,17 @@ def embed():
         return found.align(["[PAD]", *tokens], "toy")
 
     return align
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The cache of the Hugging Face hub with one model, org/tiny, at one commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--org--tiny"
+    tiny_transformer(repository / "snapshots" / commit, "bert")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "hub"))
+    return commit

