@@ -103,7 +103,7 @@ def write_report(rows: pd.DataFrame, path: Path) -> None:
         f"![validation curves]({NAME}.png)",
         "",
         "Made by `python benchmarks/convergence.py`: the settings of `yaml/bpr_amazon-office.yaml` and "
-        "`yaml/lightgcn_amazon-office.yaml`, vectors of `scripts/encode_items.py` (all-MiniLM-L6-v2, titles), one "
+        "`yaml/lightgcn_amazon-office.yaml`, vectors of `recbole-llminit encode` (all-MiniLM-L6-v2, titles), one "
         f"torch thread; Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, pandas "
         f"{pd.__version__}. Every run stands in [{NAME}.csv]({NAME}.csv).",
         "",
@@ -115,13 +115,15 @@ def main() -> None:
     """Train what is missing, then draw and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_path", type=Path, default=Path("dataset"))
-    parser.add_argument("--store", type=Path, default=Path("embeddings/amazon-office"))
+    parser.add_argument("--store", type=Path, help="the vectors; left out, they are made as the files say")
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    settings = {"data_path": str(options.data_path.resolve()), "llm_embedding": str(options.store.resolve())}
+    settings = {"data_path": str(options.data_path.resolve())}
+    if options.store:
+        settings["llm_embedding"] = str(options.store.resolve())
     out = options.out.resolve()
     out.mkdir(exist_ok=True)
     rows_path, curves_path = out / f"{NAME}.csv", out / f"{NAME}_curves.csv"
