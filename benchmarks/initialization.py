@@ -1,6 +1,6 @@
 """Time and memory from vectors on disk to a model's written tables, beside the route of the official release.
 
-``python benchmarks/initialization.py --data=dataset/amazon-beauty --store=<the store that recbole-llminit stores lists>``
+``python benchmarks/initialization.py --data=dataset/amazon-beauty --store=<a store of recbole-llminit encode>``
 
 Both routes end in the same ``user_embedding`` and ``item_embedding`` tables (checked), for init_strategy ``var`` with
 128 of the LLM's dimensions; the interactions are those of the ``.inter`` file with an item that has a vector.

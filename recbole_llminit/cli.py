@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +87,7 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> None:
 
 def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
     """Encode a dataset's item texts, or print what would be encoded."""
-    from recbole_llminit.encoding import EncodeOptions, encode_items, plan_encoding
+    from recbole_llminit.encoding import EncodeOptions, encode_items, join_ranks, plan_encoding
 
     dataset = [] if options.dataset is None else [f"--dataset={options.dataset}"]
     settings = EncodeOptions.from_files(options.config_files.split(), [*dataset, *others])
@@ -96,9 +95,10 @@ def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
         sys.stdout.write(f"{plan_encoding(settings)}\n")
         return
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    report = encode_items(settings)
-    # Under torchrun the first rank speaks for all.
-    if os.environ.get("RANK", "0") == "0":
+    with join_ranks() as ranks:
+        report = encode_items(settings, ranks)
+    # The first rank speaks for all.
+    if ranks.rank == 0:
         sys.stdout.write(f"{report}\n")
 
 

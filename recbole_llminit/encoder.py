@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
+COMMIT = re.compile("[0-9a-f]{40}")
+"""The name of a commit on the hub."""
+
 _BATCH_SIZE = 64
 _TOKENIZED_AT_ONCE = 4096
 # Tokens that models put around a text, at most; [CLS] and [SEP] are two.
@@ -37,10 +41,6 @@ class TextEncoder(Protocol):
     """How many texts `encode` takes at once."""
     truncated: int
     """How many texts were cut at the maximum length so far."""
-
-    @property
-    def revision(self) -> str | None:
-        """The exact version of the model, where it has one."""
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -106,6 +106,42 @@ def hash_folder(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:40]}"
 
 
+def resolve_commit(model: str, revision: str | None) -> str:
+    """Return the commit of a model on the hub at a branch or tag, from the hub, else from its cache on this machine.
+
+    Raises
+    ------
+    LLMInitError
+        If neither knows it.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    import huggingface_hub
+
+    # As sentence-transformers completes names without an owner.
+    names = [model] if "/" in model else [f"sentence-transformers/{model}", model]
+    failures = []
+    for name in names:
+        try:
+            sha = huggingface_hub.HfApi().model_info(name, revision=revision).sha
+        except Exception as error:
+            failures.append(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        else:
+            return str(sha)
+    for name in names:
+        for file in ("config.json", "modules.json"):
+            path = huggingface_hub.try_to_load_from_cache(
+                name, file, cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME"), revision=revision
+            )
+            if isinstance(path, str):
+                return Path(path).parts[Path(path).parts.index("snapshots") + 1]
+    raise LLMInitError(
+        f"the encoder {model} cannot be loaded: the Hugging Face hub does not give its revision {revision or 'main'} "
+        f"({failures[0]}), and it is not in the hub's cache on this machine; check llm_encoder, llm_revision and the "
+        f"network, or give a local folder"
+    )
+
+
 class SentenceEncoder:
     """A model that sentence-transformers loads: its own pooling, prompts and normalisation, where it has them.
 
@@ -113,8 +149,8 @@ class SentenceEncoder:
     ----------
     settings : EncoderSettings
         The model and how it is used.
-    revision : str, optional
-        The commit to load from the hub; ``settings.revision`` if left out.
+    commit : str, optional
+        The commit to load from the hub; not for a local folder.
 
     Raises
     ------
@@ -127,27 +163,22 @@ class SentenceEncoder:
     nor, in a causal model, the states of the text's own tokens.
     """
 
-    def __init__(self, settings: EncoderSettings, revision: str | None = None) -> None:
+    def __init__(self, settings: EncoderSettings, commit: str | None = None) -> None:
         self.batch_size = settings.batch_size or _BATCH_SIZE
         self.truncated = 0
         self._settings = settings
-        self._model = _load(settings, revision or settings.revision)
+        self._model = _load(settings, commit)
         self._tokenizer = self._find_tokenizer()
         if settings.pooling is not None:
             self._set_pooling(settings.pooling)
         if settings.max_length is not None:
             self._set_max_length(settings.max_length)
-        # The name of one of the model's prompts, or the prompt itself.
-        named = settings.prompt is not None and self._model.prompts.get(settings.prompt)
-        default = self._model.prompts.get(self._model.default_prompt_name or "")
-        self._prompt: str = named or settings.prompt or default or ""
-
-    @property
-    def revision(self) -> str | None:
-        """The commit of a model from the hub."""
-        config = getattr(getattr(self._model[0], "auto_model", None), "config", None)
-        commit = getattr(config, "_commit_hash", None) or self._model.model_card_data.base_model_revision
-        return None if commit is None else str(commit)
+        prompts = self._model.prompts
+        if settings.prompt is None:
+            self._prompt: str = prompts.get(self._model.default_prompt_name) or ""
+        else:
+            # The name of one of the model's prompts (which may be empty), or the prompt itself.
+            self._prompt = prompts.get(settings.prompt, settings.prompt) or ""
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -223,7 +254,7 @@ class SentenceEncoder:
         self._model[index] = type(self._model[index])(width, pooling_mode=mode)
 
     def _set_max_length(self, length: int) -> None:
-        positions = getattr(self._model[0].auto_model.config, "max_position_embeddings", None)
+        positions = _positions(getattr(self._model[0], "auto_model", None))
         if positions is not None and 0 < positions < length:
             raise LLMInitError(
                 f"llm_max_length is {length}, and {self._settings.model} reads at most {positions} tokens: set at "
@@ -232,12 +263,20 @@ class SentenceEncoder:
         self._model.max_seq_length = length
 
 
+def _positions(model: Any) -> int | None:
+    """Return how many tokens a transformer has positions for; RoBERTa and its kin use some for padding."""
+    for name, module in model.named_modules() if model is not None else ():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            return int(module.num_embeddings) - (0 if module.padding_idx is None else int(module.padding_idx) + 1)
+    return getattr(getattr(model, "config", None), "max_position_embeddings", None)
+
+
 def _pooling_mode(pooling: Any) -> str:
     mode = pooling.pooling_mode if hasattr(pooling, "pooling_mode") else pooling.get_pooling_mode_str()
     return mode if isinstance(mode, str) else "+".join(mode)
 
 
-def _load(settings: EncoderSettings, revision: str | None) -> Any:
+def _load(settings: EncoderSettings, commit: str | None) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
@@ -253,8 +292,8 @@ def _load(settings: EncoderSettings, revision: str | None) -> Any:
         with torch.random.fork_rng(devices=[]):
             return SentenceTransformer(
                 str(folder) if local else settings.model,
-                revision=None if local else revision,
-                device=settings.device or _device_of_rank(),
+                revision=commit,
+                device=_device_of_rank(settings.device),
                 model_kwargs={} if settings.dtype is None else {"dtype": getattr(torch, settings.dtype)},
             )
     except Exception as error:
@@ -266,11 +305,11 @@ def _load(settings: EncoderSettings, revision: str | None) -> Any:
         ) from error
 
 
-def _device_of_rank() -> str | None:
-    """Return the GPU of this process where torchrun started several, else None: sentence-transformers chooses."""
+def _device_of_rank(device: str | None) -> str | None:
+    """Return the GPU of this process where torchrun started several, else the device asked for."""
     import torch
 
     rank = os.environ.get("LOCAL_RANK")
-    if rank is None or not torch.cuda.is_available():
-        return None
+    if device not in (None, "cuda") or rank is None or not torch.cuda.is_available():
+        return device
     return f"cuda:{int(rank) % torch.cuda.device_count()}"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,16 @@ from texttable import Texttable
 from tqdm import tqdm
 
 from recbole_llminit import __version__
-from recbole_llminit.encoder import POOLINGS, PRECISIONS, EncoderSettings, SentenceEncoder, TextEncoder, hash_folder
+from recbole_llminit.encoder import (
+    COMMIT,
+    POOLINGS,
+    PRECISIONS,
+    EncoderSettings,
+    SentenceEncoder,
+    TextEncoder,
+    hash_folder,
+    resolve_commit,
+)
 from recbole_llminit.endpoint import PREFIX, EndpointEncoder, resolve_base_url
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.item_text import ItemTexts, read_item_texts
@@ -33,6 +42,7 @@ from recbole_llminit.settings import is_none, read_settings, unknown_key
 from recbole_llminit.store import (
     DEFAULT_CACHE,
     SHARD_BYTES,
+    StoreInfo,
     append_shard,
     check_finite,
     compact,
@@ -73,10 +83,10 @@ _RECBOLE_KEYS = (
 _DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _NOT_OF_THE_VECTORS = ("llm_device", "llm_batch_size", "llm_cache_dir")
 _DECIDED_BY_THE_SERVICE = ("llm_revision", "llm_pooling", "llm_max_length", "llm_device")
-_COMMIT = re.compile("[0-9a-f]{40}")
 # A killed run loses at most a second's work, or a fiftieth of all; a day's work is some 400 shards.
 _SECONDS_PER_SHARD = 1.0
 _SHARE_PER_SHARD = 0.02
+Value = TypeVar("Value")
 _NOISY = ("httpx", "httpx2", "openai", "sentence_transformers", "filelock", "huggingface_hub")
 
 
@@ -90,6 +100,8 @@ class EncodeOptions:
         The dataset's name.
     text_file : Path
         ``llm_text_file``, else the dataset's ``.item`` file.
+    own_texts : bool
+        Whether ``llm_text_file`` is set.
     text_fields, text_template
         From the keys of the same names.
     id_field, field_separator, seq_separator, encoding : str
@@ -106,6 +118,7 @@ class EncodeOptions:
 
     dataset: str
     text_file: Path
+    own_texts: bool
     text_fields: tuple[str, ...] | None
     text_template: str | None
     id_field: str
@@ -143,6 +156,7 @@ class EncodeOptions:
         return cls(
             dataset=dataset,
             text_file=Path(text_file).expanduser() if text_file else folder / f"{dataset}.item",
+            own_texts=text_file is not None,
             text_fields=_fields(values["llm_text_fields"]),
             text_template=_text(values, "llm_text_template"),
             id_field=settings.get("ITEM_ID_FIELD") or "item_id",
@@ -210,6 +224,9 @@ class EncodeOptions:
             "max_length": encoder.max_length,
             "dtype": encoder.dtype,
         }
+        if self.own_texts:
+            # Another table has other items: its name keeps them apart.
+            facts["text_file"] = self.text_file.name
         folder = Path(encoder.model).expanduser()
         if encoder.model.startswith(PREFIX):
             facts["base_url"] = encoder.base_url
@@ -218,7 +235,7 @@ class EncodeOptions:
             facts["revision"] = hash_folder(folder)
         else:
             facts["ref"] = encoder.revision or "main"
-            if _COMMIT.fullmatch(facts["ref"]):
+            if COMMIT.fullmatch(facts["ref"]):
                 facts["revision"] = facts["ref"]
         return facts
 
@@ -399,14 +416,22 @@ def plan_encoding(options: EncodeOptions) -> EncodePlan:
     """
     texts = options.read_texts()
     hashes = np.array([hash_text(text) for text in texts.texts], dtype=object)
-    return _compare(texts, hashes, _find_store(options, texts))
+    store = _find_store(options, texts)
+    return _compare(texts, hashes, None if store is None else store.path)
 
 
-def encode_items(options: EncodeOptions) -> EncodeReport:
+def encode_items(options: EncodeOptions, ranks: Ranks | None = None) -> EncodeReport:
     """Encode the texts that the store has not, and return where it is; does nothing where nothing is missing.
 
     Shards appear while the work goes on: a killed run continues where it stopped. Another process that encodes into
-    the same store is waited for. Under torchrun the items are split over the ranks, which all call this.
+    the same store is waited for.
+
+    Parameters
+    ----------
+    options : EncodeOptions
+        The texts, the encoder and the place.
+    ranks : Ranks, optional
+        From `join_ranks`, where all processes that torchrun started call this: the items are split over them.
 
     Raises
     ------
@@ -414,29 +439,50 @@ def encode_items(options: EncodeOptions) -> EncodeReport:
         If there are no texts, the encoder cannot be used, or the store cannot be written.
     """
     started = time.monotonic()
-    with _process_group() as ranks, _quiet():
-        plan = plan_encoding(options)
-        if ranks.agree(plan.nothing_to_do) and plan.folder is not None:
-            return _report(options, plan, plan.folder, started)
-        encoder = _load_encoder(options, plan)
-        facts = _complete_facts(options, plan.texts, encoder)
-        folder = options.cache_dir / options.dataset / f"{_slug(facts['model'])}-{fingerprint_facts(facts)}"
-        folder = plan.folder or folder
+    ranks = ranks or Ranks()
+    plan = plan_encoding(options)
+    # What the first rank finds holds for all: another process may write meanwhile.
+    complete = ranks.share(plan.folder if plan.nothing_to_do else None)
+    if complete is not None:
+        return _report(options, plan, complete, started)
+    with _quiet():
+        facts = ranks.share(_name_facts(options, plan.texts) if ranks.rank == 0 else {})
+        store = _find_store(options, plan.texts, facts)
+        folder = ranks.share(store.path if store else _new_folder(options, facts))
+        if ranks.share(store is not None and not len(plan.missing)):
+            removed = _tidy(folder, plan, ranks)
+            return _report(options, plan, folder, started, removed=removed)
+        encoder = _load_encoder(options, facts)
+        facts |= {"encoder": dict(encoder.description), "versions": _versions(encoder)}
         with _alone(folder, ranks):
             ranks.wait()
             plan = _compare(plan.texts, plan.hashes, folder)
-            _check_kinship(options, folder, facts)
+            width = _check_kinship(options, plan.texts, facts)
             ranks.wait()
             if ranks.rank == 0:
                 logging.getLogger().info(
                     f"Encoding {len(plan.missing):,} item texts of {options.dataset} with {facts['model']} into "
                     f"{folder}"
                 )
-            encoded = _encode_missing(plan, encoder, facts, folder, options, ranks)
-            encoded, truncated = ranks.sum(encoded, encoder.truncated)
+            shard = _OpenShard(folder, facts, width)
+            encoded, truncated = ranks.sum(*_encode_missing(plan, encoder, shard, options, ranks))
             removed = compact(folder, plan.unwanted) if ranks.rank == 0 else 0
             ranks.wait()
         return _report(options, plan, folder, started, encoded, removed, truncated)
+
+
+def _tidy(folder: Path, plan: EncodePlan, ranks: Ranks) -> int:
+    """Drop rows that no item wants; of a store that cannot be written only those that no reader sees may stay."""
+    if ranks.rank > 0:
+        return 0
+    try:
+        with _alone(folder, ranks):
+            return compact(folder, plan.unwanted)
+    except LLMInitError as error:
+        if plan.unwanted:
+            raise
+        logging.getLogger().warning(f"replaced rows stay: {error}")
+        return 0
 
 
 def _report(
@@ -461,19 +507,34 @@ def _report(
     )
 
 
-def _find_store(options: EncodeOptions, texts: ItemTexts) -> Path | None:
+def _name_facts(options: EncodeOptions, texts: ItemTexts) -> dict[str, Any]:
+    """Return the facts that name the store, with the revision: that of an earlier run, or asked of the hub."""
+    facts = {**options.facts, "template": texts.template, "fields": list(texts.fields)}
+    if facts["revision"] is None and "ref" in facts:
+        store = _find_store(options, texts)
+        facts["revision"] = store.facts["revision"] if store else resolve_commit(facts["model"], facts["ref"])
+    return facts
+
+
+def _find_store(options: EncodeOptions, texts: ItemTexts, facts: Mapping[str, Any] | None = None) -> StoreInfo | None:
     """Return the store made with these options, if there is one.
 
-    Where the revision of a model on the hub is not given, that of an earlier run goes on: the hub is not asked.
+    Where the revision of a model on the hub is not known, that of an earlier run goes on: the hub is not asked.
     """
-    facts = {**options.facts, "template": texts.template, "fields": list(texts.fields)}
-    wanted = fingerprint_facts(facts)
-    pinned = facts["revision"] is not None or "ref" not in facts
+    facts = facts or {**options.facts, "template": texts.template, "fields": list(texts.fields)}
+    known = facts["revision"] is not None or "ref" not in facts
     for store in list_stores(options.cache_dir, options.dataset):
-        same = {**store.facts, "revision": None, "encoder": None, "versions": None}
-        if store.fingerprint == wanted if pinned else same == {**facts, "encoder": None, "versions": None}:
-            return store.path
+        if known and store.fingerprint == fingerprint_facts(facts):
+            return store
+        masked = fingerprint_facts({**store.facts, "revision": None})
+        if not known and store.facts.get("ref") == facts["ref"] and masked == fingerprint_facts(facts):
+            return store
     return None
+
+
+def _new_folder(options: EncodeOptions, facts: Mapping[str, Any]) -> Path:
+    slug = re.sub(r"[^\w.]+", "-", str(facts["model"]).removeprefix(PREFIX)).strip("-.") or "encoder"
+    return options.cache_dir / options.dataset / f"{slug}-{fingerprint_facts(facts)}"
 
 
 def _compare(texts: ItemTexts, hashes: npt.NDArray[Any], folder: Path | None) -> EncodePlan:
@@ -481,77 +542,50 @@ def _compare(texts: ItemTexts, hashes: npt.NDArray[Any], folder: Path | None) ->
         return EncodePlan(texts, hashes, None, np.arange(len(texts.ids)), (), untidy=False)
     rows = read_rows(folder)
     replaced = rows["item_id"].duplicated(keep="last")
-    recorded = pd.Series(
-        rows["text_hash"][~replaced].to_numpy(object), index=rows["item_id"][~replaced].to_numpy(object)
-    )
-    found = recorded.reindex(list(texts.ids)).to_numpy(object)
-    unwanted = recorded.index.intersection(list(texts.without_text))
-    return EncodePlan(
-        texts, hashes, folder, np.flatnonzero(found != hashes), tuple(unwanted), untidy=bool(replaced.any())
-    )
+    ids, recorded = (rows[column][~replaced].to_numpy(object) for column in ("item_id", "text_hash"))
+    found = pd.Series(recorded, index=ids).reindex(list(texts.ids)).to_numpy(object)
+    unwanted = tuple(pd.Index(ids).intersection(list(texts.without_text)))
+    return EncodePlan(texts, hashes, folder, np.flatnonzero(found != hashes), unwanted, untidy=bool(replaced.any()))
 
 
-def _load_encoder(options: EncodeOptions, plan: EncodePlan) -> TextEncoder:
+def _load_encoder(options: EncodeOptions, facts: Mapping[str, Any]) -> TextEncoder:
     if options.encoder.model.startswith(PREFIX):
         return EndpointEncoder(options.encoder)
-    known = None if plan.folder is None else _stored_facts(options, plan.folder).get("revision")
-    return SentenceEncoder(options.encoder, None if str(known).startswith("sha256:") else known)
+    return SentenceEncoder(options.encoder, facts["revision"] if "ref" in facts else None)
 
 
-def _stored_facts(options: EncodeOptions, folder: Path) -> Mapping[str, Any]:
-    return next((store.facts for store in list_stores(options.cache_dir, options.dataset) if store.path == folder), {})
-
-
-def _complete_facts(options: EncodeOptions, texts: ItemTexts, encoder: TextEncoder) -> dict[str, Any]:
-    """Return the facts that stand in the store: what was asked for, what the model decided, and versions."""
+def _versions(encoder: TextEncoder) -> dict[str, str]:
     packages = (
         ["openai"] if isinstance(encoder, EndpointEncoder) else ["sentence-transformers", "transformers", "torch"]
     )
-    return {
-        **options.facts,
-        "revision": options.facts["revision"] or encoder.revision,
-        "template": texts.template,
-        "fields": list(texts.fields),
-        "encoder": dict(encoder.description),
-        "versions": {
-            "recbole-llminit": __version__,
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-    }
+    return {"recbole-llminit": __version__, **{name: importlib.metadata.version(name) for name in packages}}
 
 
-def _check_kinship(options: EncodeOptions, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Raise where other versions of the libraries would use the same model in another way than the store was made."""
-    before, now = _stored_facts(options, folder).get("encoder"), facts["encoder"]
-    if before is not None and before != now:
-        differ = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in now if before.get(key) != now.get(key)]
+def _check_kinship(options: EncodeOptions, texts: ItemTexts, facts: Mapping[str, Any]) -> int | None:
+    """Raise where other versions of the libraries would use the model in another way; return the store's width."""
+    store = _find_store(options, texts, facts)
+    if store is None:
+        return None
+    before, now = store.facts.get("encoder", {}), facts["encoder"]
+    differ = [f"{key} {before.get(key)!r} -> {now.get(key)!r}" for key in now if before.get(key) != now.get(key)]
+    if differ:
         raise LLMInitError(
-            f"{folder} was begun with other values than {facts['model']} has now ({', '.join(differ)}): set them by "
-            f"their llm_ keys, or choose another llm_cache_dir"
+            f"{store.path} was begun with other values than {facts['model']} has now ({', '.join(differ)}): set them "
+            f"by their llm_ keys, or choose another llm_cache_dir"
         )
-
-
-def _slug(model: str) -> str:
-    return re.sub(r"[^\w.]+", "-", model.removeprefix(PREFIX)).strip("-.") or "encoder"
+    return store.width
 
 
 def _encode_missing(
-    plan: EncodePlan,
-    encoder: TextEncoder,
-    facts: Mapping[str, Any],
-    folder: Path,
-    options: EncodeOptions,
-    ranks: _Ranks,
-) -> int:
-    """Encode this rank's share of the missing texts, the longest first; return how many."""
+    plan: EncodePlan, encoder: TextEncoder, shard: _OpenShard, options: EncodeOptions, ranks: Ranks
+) -> tuple[int, int]:
+    """Encode this rank's share of the missing texts, the longest first; return how many, and how many were cut."""
     texts = plan.texts
     lengths = encoder.lengths([texts.texts[row] for row in plan.missing])
     mine = plan.missing[np.argsort(-lengths, kind="stable")][ranks.rank :: ranks.world]
-    shard = _OpenShard(folder, facts)
     done = 0
-    with tqdm(
-        total=len(mine), desc="Encode", unit="item", disable=not options.show_progress or ranks.rank > 0
-    ) as progress:
+    silent = not options.show_progress or ranks.rank > 0
+    with tqdm(total=len(mine), desc="Encode", unit="item", disable=silent) as progress:
         try:
             while done < len(mine):
                 rows = mine[done : done + encoder.batch_size]
@@ -564,21 +598,28 @@ def _encode_missing(
         finally:
             # What is encoded is kept, also where the run is interrupted.
             shard.write()
-    return done
+    return done, encoder.truncated
 
 
 class _OpenShard:
     """Vectors that wait to be written as one shard."""
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: Mapping[str, Any], width: int | None) -> None:
         self._folder = folder
         self._facts = facts
+        self._width = width
         self._parts: list[tuple[list[str], npt.NDArray[Any], npt.NDArray[Any]]] = []
         self._started = self._written = time.monotonic()
 
     def add(self, ids: list[str], hashes: npt.NDArray[Any], vectors: npt.NDArray[Any]) -> None:
         """Add vectors, and write the shard if it is time."""
         check_finite(ids, vectors)
+        self._width = self._width or vectors.shape[1]
+        if vectors.shape[1] != self._width:
+            raise LLMInitError(
+                f"{self._facts['model']} gives vectors of {vectors.shape[1]} dimensions, and {self._folder} holds "
+                f"{self._width}: it is another model now, choose another llm_cache_dir"
+            )
         self._parts.append((ids, hashes, vectors))
         now = time.monotonic()
         waited = now - self._written
@@ -602,8 +643,8 @@ class _OpenShard:
 
 
 @dataclass(frozen=True)
-class _Ranks:
-    """Where this process stands among those that torchrun started."""
+class Ranks:
+    """Where a process stands among those that torchrun started; alone if nothing is given."""
 
     rank: int = 0
     world: int = 1
@@ -615,15 +656,15 @@ class _Ranks:
 
             torch.distributed.barrier()
 
-    def agree(self, decision: bool) -> bool:
-        """Return the first rank's decision."""
+    def share(self, value: Value) -> Value:
+        """Return the first rank's value."""
         if self.world == 1:
-            return decision
+            return value
         import torch.distributed
 
-        decisions = [decision]
-        torch.distributed.broadcast_object_list(decisions, src=0)
-        return decisions[0]
+        values = [value]
+        torch.distributed.broadcast_object_list(values, src=0)
+        return values[0]
 
     def sum(self, *numbers: int) -> list[int]:
         """Return the sums over all ranks."""
@@ -638,24 +679,24 @@ class _Ranks:
 
 
 @contextlib.contextmanager
-def _process_group() -> Iterator[_Ranks]:
-    """Join the other ranks where torchrun started several processes; vectors stay where they are made."""
+def join_ranks() -> Iterator[Ranks]:
+    """Meet the other processes where torchrun started several; all of them must call this."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
-        yield _Ranks()
+        yield Ranks()
         return
     import torch.distributed
 
     # A rank may have far more to do than another.
     torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=30))
     try:
-        yield _Ranks(torch.distributed.get_rank(), world)
+        yield Ranks(torch.distributed.get_rank(), world)
     finally:
         torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, ranks: _Ranks) -> Iterator[None]:
+def _alone(folder: Path, ranks: Ranks) -> Iterator[None]:
     """Wait until no other run encodes into this store; the system frees a killed run's lock."""
     if ranks.rank > 0:
         yield

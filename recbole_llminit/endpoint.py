@@ -27,6 +27,7 @@ _RETRIES = 8
 _BYTES_PER_REQUEST = 250_000
 _TEXTS_PER_REQUEST = 2048
 _SHORTEST_CUT = 16
+_LONGEST_REASON = 500
 _TOO_LARGE = re.compile("token|length|batch|too (long|large|many)|exceed", re.IGNORECASE)
 
 
@@ -38,13 +39,16 @@ def resolve_base_url(base_url: str | None) -> str:
     LLMInitError
         If it is no http address, or holds credentials: they would be stored with the vectors.
     """
-    url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).rstrip("/")
-    parts = urlsplit(url)
-    if parts.username or parts.password or parts.query:
+    url = (base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI).strip().rstrip("/")
+    if "@" in url or "?" in url:
         raise LLMInitError(
-            f"llm_base_url ({parts.hostname}) holds a user name, a password or parameters, which would be stored with "
-            f"the vectors: leave them out, and put the key into the environment variable OPENAI_API_KEY"
+            "llm_base_url holds a user name, a password or parameters, which would be stored with the vectors: leave "
+            "them out, and put the key into the environment variable OPENAI_API_KEY"
         )
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise LLMInitError(f"llm_base_url is {url!r} ({error}): expected e.g. http://localhost:8000/v1") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LLMInitError(f"llm_base_url is {url!r}: expected an address such as http://localhost:8000/v1")
     return url
@@ -77,7 +81,8 @@ class EndpointEncoder:
                 f"the encoder {settings.model} needs the openai package: pip install recbole-llminit[openai]"
             ) from error
         self._base_url = resolve_base_url(settings.base_url)
-        key = os.environ.get("OPENAI_API_KEY")
+        # A newline at its end, as files of secrets have, is refused by the client with the key in its message.
+        key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and self._base_url == _OPENAI:
             raise LLMInitError(f"the encoder {settings.model} needs a key: set the environment variable OPENAI_API_KEY")
         self._key = key or "none"
@@ -88,11 +93,6 @@ class EndpointEncoder:
         self._width: int | None = None
         self.batch_size = min(settings.batch_size or _BATCH_SIZE, _TEXTS_PER_REQUEST)
         self.truncated = 0
-
-    @property
-    def revision(self) -> str | None:
-        """An endpoint tells none."""
-        return None
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -112,27 +112,42 @@ class EndpointEncoder:
             If the service refuses, cannot be reached after all retries, or answers something else than one vector of
             one width per text.
         """
-        prompted = [self._prompt + text for text in texts]
-        return np.concatenate([self._request(part) for part in _split_by_bytes(prompted)])
+        return np.concatenate([self._request(part) for part in self._split_by_bytes(texts)])
+
+    def _split_by_bytes(self, texts: Sequence[str]) -> Iterator[list[str]]:
+        part: list[str] = []
+        size = 0
+        for text in texts:
+            length = len((self._prompt + text).encode())
+            if part and size + length > _BYTES_PER_REQUEST:
+                yield part
+                part, size = [], 0
+            part.append(text)
+            size += length
+        yield part
 
     def _request(self, texts: list[str]) -> npt.NDArray[np.float32]:
         try:
             # Some servers ignore base64, the client's default; all know floats.
-            response = self._client.embeddings.create(model=self._model, input=texts, encoding_format="float")
+            response = self._client.embeddings.create(
+                model=self._model, input=[self._prompt + text for text in texts], encoding_format="float"
+            )
+            return self._read(response, len(texts))
         except self._errors.APIStatusError as refused:
             error = refused
-        except self._errors.OpenAIError as failed:
+        except (self._errors.OpenAIError, ValueError, TypeError, AttributeError) as failed:
+            if isinstance(failed, LLMInitError):
+                raise
             raise self._explain(failed) from None
-        else:
-            return self._read(response, len(texts))
-        message = str(error)
+        # Not every server puts its reason where the client looks for it.
+        message = f"{error} {error.response.text}"
         large = error.status_code == 413 or (error.status_code in (400, 422) and bool(_TOO_LARGE.search(message)))
         if large and len(texts) > 1:
             half = (len(texts) + 1) // 2
             if "batch" in message.lower():
                 self.batch_size = min(self.batch_size, half)
             return np.concatenate([self._request(texts[:half]), self._request(texts[half:])])
-        if large and len(texts[0]) > len(self._prompt) + _SHORTEST_CUT:
+        if large and len(texts[0]) > _SHORTEST_CUT:
             before = self.truncated
             vectors = self._request([texts[0][: len(texts[0]) * 3 // 4]])
             # A text counts once, however often it was shortened.
@@ -164,23 +179,11 @@ class EndpointEncoder:
             return LLMInitError(
                 f"{self._base_url} refused the key (401): check the environment variable OPENAI_API_KEY"
             )
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        said = f"{error}{cause}".replace(self._key, "***")
+        response = getattr(error, "response", None)
+        more = error.__cause__ if response is None else response.text[:_LONGEST_REASON]
+        said = f"{error} {more or ''}".replace(self._key, "***").replace(repr(self._key)[1:-1], "***")
+        reason = f"{type(error).__name__}: {' '.join(said.split())}"
         return LLMInitError(
-            f"{self._base_url} gave no vectors of {self._model} ({type(error).__name__}: {said}): what was encoded is "
-            f"kept, run again to continue"
+            f"{self._base_url} gave no vectors of {self._model} ({reason}): what was encoded is kept, run again to "
+            f"continue"
         )
-
-
-def _split_by_bytes(texts: Sequence[str]) -> Iterator[list[str]]:
-    part: list[str] = []
-    size = 0
-    for text in texts:
-        length = len(text.encode())
-        if part and size + length > _BYTES_PER_REQUEST:
-            yield part
-            part, size = [], 0
-        part.append(text)
-        size += length
-    if part:
-        yield part

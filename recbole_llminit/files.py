@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +86,6 @@ def read_delimited(
     *,
     quoting: int = csv.QUOTE_MINIMAL,
     encoding: str = "utf-8-sig",
-    columns: Sequence[str] | None = None,
     types: Mapping[str, type] | None = None,
     rows: int | None = None,
 ) -> pd.DataFrame:
@@ -103,8 +104,8 @@ def read_delimited(
                 path,
                 sep=separator,
                 index_col=False,
-                dtype=str if types is None else dict(types),
-                usecols=columns,
+                # Given usecols, pandas would pass over surplus fields in silence.
+                dtype=defaultdict(lambda: str, types or {}),
                 nrows=rows,
                 quoting=quoting,
                 keep_default_na=False,
@@ -159,8 +160,9 @@ def _from_tensors(content: Any, path: Path, id_field: str) -> tuple[Sequence[Any
         content = {"embedding": content}
     if not isinstance(content, Mapping):
         raise LLMInitError(f"{path} holds a {type(content).__name__}: expected a tensor or a dictionary of tensors")
-    inside = content.get(id_field)
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor) and name != id_field}
+    ids = next((name for name in (id_field, _ITEM_ID) if name in content), None)
+    inside = None if ids is None else content[ids]
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor) and name != ids}
     matrices = [value for value in tensors.values() if value.ndim == 2]
     if not matrices and tensors and all(value.ndim == 1 for value in tensors.values()):
         return list(tensors), _to_numpy(torch.stack(list(tensors.values())))
@@ -181,31 +183,32 @@ def _to_numpy(tensor: Any) -> npt.NDArray[Any]:
 
 def _read_csv(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray[Any]]:
     separator = "," if path.suffix == ".csv" else "\t"
-    names = list(read_delimited(path, separator, rows=0).columns)
-    _require_ids(names, id_field, path)
-    others = [name for name in names if name != id_field]
-    if len(others) == 1:
-        table = read_delimited(path, separator)
-        return table[id_field].tolist(), _parse_vectors(table[others[0]], table[id_field], path)
-    table = read_delimited(path, separator, types={id_field: str, **dict.fromkeys(others, np.float32)})
-    return table[id_field].tolist(), table[others].to_numpy()
+    names = [str(name) for name in read_delimited(path, separator, rows=0).columns]
+    ids = _find_ids(names, id_field, path)
+    numbers = _numbered(names)
+    if numbers:
+        table = read_delimited(path, separator, types=dict.fromkeys(numbers, np.float32))
+        return table[ids].tolist(), table[numbers].to_numpy()
+    # The index that pandas writes has no name.
+    others = [name for name in names if name != ids and not name.startswith("Unnamed: ")]
+    if len(others) != 1:
+        raise _no_vectors(names, ids, path)
+    table = read_delimited(path, separator)
+    return table[ids].tolist(), _parse_vectors(table[others[0]], table[ids], path)
 
 
 def _read_parquet(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray[Any]]:
     table = pq.read_table(path)
-    _require_ids(table.column_names, id_field, path)
+    ids = _find_ids(table.column_names, id_field, path)
     lists = [field.name for field in table.schema if pa.types.is_nested(field.type)]
     if len(lists) == 1:
         if table[lists[0]].null_count:
             raise LLMInitError(f"{path} has empty cells in {lists[0]}: expected a vector in each row")
-        return table[id_field].to_pylist(), to_matrix(table[lists[0]], path)
-    numbers = [field.name for field in table.schema if pa.types.is_floating(field.type)]
+        return table[ids].to_pylist(), to_matrix(table[lists[0]], path)
+    numbers = _numbered([field.name for field in table.schema if pa.types.is_floating(field.type)])
     if lists or not numbers:
-        raise LLMInitError(
-            f"{path} has the columns {examples(table.column_names, 8)}: expected {id_field} and one column of lists, "
-            f"or a column for each number"
-        )
-    return table[id_field].to_pylist(), table.select(numbers).to_pandas().to_numpy()
+        raise _no_vectors(table.column_names, ids, path)
+    return table[ids].to_pylist(), table.select(numbers).to_pandas().to_numpy()
 
 
 def _read_atomic(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray[Any]]:
@@ -214,8 +217,8 @@ def _read_atomic(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray[
     kinds = dict(column.partition(":")[::2] for column in header)
     # RecBole's documentation calls the ids of an .itememb file iid, an alias of the items.
     tokens = [name for name, kind in kinds.items() if kind == "token"]
-    ids = id_field if id_field in kinds else tokens[0] if path.suffix == ".itememb" and len(tokens) == 1 else None
-    _require_ids(list(kinds), ids or id_field, path)
+    alias = path.suffix == ".itememb" and len(tokens) == 1 and id_field not in kinds
+    ids = tokens[0] if alias else _find_ids(list(kinds), id_field, path)
     vectors = "llm_embedding" if "llm_embedding" in kinds else None
     sequences = [name for name, kind in kinds.items() if kind == "float_seq"]
     if vectors is None and path.suffix == ".itememb" and len(sequences) == 1:
@@ -225,8 +228,8 @@ def _read_atomic(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray[
             f"{path} has the fields {examples(list(kinds), 8)}: expected the vectors in a field "
             f"llm_embedding{', or one of the type float_seq' if path.suffix == '.itememb' else ''}"
         )
-    columns = [f"{name}:{kinds[name]}" for name in (ids or id_field, vectors)]
-    table = read_delimited(path, "\t", quoting=csv.QUOTE_NONE, columns=columns)[columns]
+    columns = [f"{name}:{kinds[name]}" for name in (ids, vectors)]
+    table = read_delimited(path, "\t", quoting=csv.QUOTE_NONE)[columns]
     table.columns = ["id", "vector"]
     # An item without a vector has an empty cell.
     table = table[table["vector"].str.strip(' "') != ""]
@@ -252,12 +255,33 @@ def _parse_vectors(cells: pd.Series, ids: pd.Series, path: Path) -> npt.NDArray[
     return np.stack(rows) if rows else np.empty((0, 0), dtype=np.float32)
 
 
-def _require_ids(names: Sequence[str], id_field: str, path: Path) -> None:
-    if id_field not in names:
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Return the columns that number a vector's dimensions, such as ``0, 1, ...`` or ``dim_0, dim_1, ...``."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        match = re.fullmatch(r"(?!Unnamed: )(.*?)\d+", name)
+        if match:
+            families.setdefault(match[1], []).append(name)
+    largest = max(families.values(), key=len, default=[])
+    return largest if len(largest) > 1 else []
+
+
+def _no_vectors(names: Sequence[str], ids: str, path: Path) -> LLMInitError:
+    return LLMInitError(
+        f"{path} has the columns {examples(names, 8)}: expected {ids} and one column of lists, or a column for each "
+        f"number, named 0, 1, ... or dim_0, dim_1, ..."
+    )
+
+
+def _find_ids(names: Sequence[str], id_field: str, path: Path) -> str:
+    """Return the column of the ids: the dataset's own, else ``item_id``, as stores and exports have it."""
+    found = [name for name in (id_field, _ITEM_ID) if name in names]
+    if not found:
         raise LLMInitError(
             f"{path} has no column {id_field} (it has {examples(names, 8)}): name the column of the item ids "
             f"{id_field}; row numbers are never taken for ids"
         )
+    return found[0]
 
 
 def _ids_beside(path: Path) -> list[Path]:
@@ -279,9 +303,8 @@ def _read_ids_beside(path: Path, id_field: str) -> Sequence[Any]:
     try:
         if ids.suffix == ".csv":
             table = read_delimited(ids, ",")
-            if id_field not in table.columns and len(table.columns) > 1:
-                _require_ids(list(table.columns), id_field, ids)
-            return list(table[id_field if id_field in table.columns else table.columns[0]])
+            alone = len(table.columns) == 1
+            return list(table[table.columns[0] if alone else _find_ids(list(table.columns), id_field, ids)])
         # A byte order mark would be part of the first id.
         text = ids.read_text(encoding="utf-8-sig")
         content = json.loads(text) if ids.suffix == ".json" else text.splitlines()
@@ -328,7 +351,7 @@ def export_embeddings(embeddings: ItemEmbeddings, path: str | Path) -> list[Path
 
 
 def _write_parquet(embeddings: ItemEmbeddings, path: Path) -> None:
-    values = pa.list_(pa.from_numpy_dtype(embeddings.chunks[0].dtype), embeddings.width)
+    values = pa.list_(pa.from_numpy_dtype(_dtype(embeddings)), embeddings.width)
     schema = pa.schema(
         [pa.field("item_id", pa.string()), pa.field("embedding", values)],
         metadata={"encoder": json.dumps({**embeddings.facts, "fingerprint": embeddings.fingerprint})},
@@ -344,16 +367,21 @@ def _write_parquet(embeddings: ItemEmbeddings, path: Path) -> None:
 def _write_npy(embeddings: ItemEmbeddings, path: Path) -> None:
     shape = (len(embeddings.tokens), embeddings.width)
     with path.open("wb") as file:
-        header = {"descr": embeddings.chunks[0].dtype.str, "fortran_order": False, "shape": shape}
+        header = {"descr": _dtype(embeddings).str, "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for _, vectors in _blocks(embeddings):
             file.write(np.ascontiguousarray(vectors).tobytes())
+
+
+def _dtype(embeddings: ItemEmbeddings) -> np.dtype[Any]:
+    """Return the type that holds the numbers of all shards; those of a Parquet folder may differ."""
+    return np.result_type(*embeddings.chunks)
 
 
 def _blocks(embeddings: ItemEmbeddings) -> Iterator[tuple[int, npt.NDArray[Any]]]:
     start = 0
     for chunk in embeddings.chunks:
         for first in range(0, len(chunk), _EXPORTED_ROWS):
-            block = chunk[first : first + _EXPORTED_ROWS]
+            block = chunk[first : first + _EXPORTED_ROWS].astype(_dtype(embeddings), copy=False)
             yield start, block
             start += len(block)

@@ -41,8 +41,10 @@ class ItemTexts:
         Their texts: HTML entities decoded, white space normalised, never empty.
     without_text : tuple of str
         Tokens of the items that have none.
+    fields : tuple of str
+        The fields the texts are made of.
     template : str
-        How fields were put together.
+        How they were put together.
     source : str
         The file.
     """
@@ -50,13 +52,9 @@ class ItemTexts:
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     without_text: tuple[str, ...]
+    fields: tuple[str, ...]
     template: str
     source: str
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields the texts are made of."""
-        return tuple(field for _, field, _ in parse_template(self.template))
 
     def __str__(self) -> str:
         """Return the counts and the template, as a log line."""
@@ -116,8 +114,11 @@ def read_item_texts(
                 f"no field of {path} is a text (it has {examples(list(table.columns), 8)}): name fields in "
                 f"llm_text_fields, or give a file with texts in llm_text_file"
             )
+        # Not parsed: a column may be named og:title.
+        parts = [(". " if number else "", field, "") for number, field in enumerate(chosen)]
         template = ". ".join(f"{{{field}}}" for field in chosen)
-    parts = parse_template(template)
+    else:
+        parts = parse_template(template)
     lacking = [field for _, field, _ in parts if field not in table.columns]
     if lacking:
         raise LLMInitError(
@@ -128,7 +129,7 @@ def read_item_texts(
         [_clean(_as_text(value, separators.get(field))) for value in table[field].to_numpy()] for _, field, _ in parts
     ]
     texts = [_compose(parts, values) for values in zip(*columns, strict=True)]
-    return _by_item(ids, texts, template, path)
+    return _by_item(ids, texts, tuple(field for _, field, _ in parts), template, path)
 
 
 def find_text_fields(table: pd.DataFrame, id_field: str) -> list[str]:
@@ -198,6 +199,9 @@ def _clean(text: str) -> str:
 
 def _as_text(value: Any, separator: str | None = None) -> str:
     """Return a cell as text; the members of lists and mappings are joined by commas."""
+    if isinstance(value, bytes):
+        # A Parquet column without its text annotation, as Hive writes it.
+        value = value.decode("utf-8", "replace")
     if isinstance(value, str):
         if separator is None or not separator.strip():
             return value
@@ -212,6 +216,8 @@ def _as_text(value: Any, separator: str | None = None) -> str:
 
 
 def _as_id(value: Any, path: Path) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     if value is None or (not isinstance(value, str) and (isinstance(value, float | np.floating) or pd.isna(value))):
         raise LLMInitError(f"{path} has the item id {value!r}: expected a text or a whole number in every row")
     return str(value)
@@ -232,7 +238,7 @@ def _is_text(name: str, column: pd.Series) -> bool:
     return words > len(values) / 2
 
 
-def _by_item(ids: list[str], texts: list[str], template: str, path: Path) -> ItemTexts:
+def _by_item(ids: list[str], texts: list[str], fields: tuple[str, ...], template: str, path: Path) -> ItemTexts:
     by_id: dict[str, str] = {}
     conflicting = [item for item, text in zip(ids, texts, strict=True) if by_id.setdefault(item, text) != text]
     if conflicting:
@@ -249,6 +255,7 @@ def _by_item(ids: list[str], texts: list[str], template: str, path: Path) -> Ite
         tuple(item for item, text in by_id.items() if text),
         tuple(text for text in by_id.values() if text),
         tuple(item for item, text in by_id.items() if not text),
+        fields,
         template,
         str(path),
     )
@@ -275,7 +282,7 @@ def _read_table(
             return pd.read_parquet(path), {}
     except FileNotFoundError:
         raise LLMInitError(f"there is no file {path} (looked in {Path.cwd()})") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, LookupError) as error:
         raise LLMInitError(f"{path} cannot be read ({error}): expected {_FORMATS}") from error
     raise LLMInitError(f"{path} is not a form of texts that can be read: expected {_FORMATS}")
 

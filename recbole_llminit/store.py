@@ -12,6 +12,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -210,6 +211,7 @@ def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
 
 def _append_merged(folder: Path, group: list[_Shard]) -> None:
     if any(len(shard.tokens) for shard in group):
+        _check_same_kind(group)
         tokens = np.concatenate([shard.tokens for shard in group])
         hashes = np.concatenate([shard.text_hashes for shard in group])
         vectors = np.concatenate([shard.vectors for shard in group])
@@ -235,8 +237,13 @@ class StoreInfo:
 
 def list_stores(cache_dir: Path, dataset: str | None = None) -> list[StoreInfo]:
     """Return the stores of a cache folder, ``<cache_dir>/<dataset>/<encoder>-<fingerprint>``, by path."""
-    folders = sorted(folder for folder in cache_dir.glob(f"{glob.escape(dataset) if dataset else '*'}/*/"))
-    found = [_while_it_changes(_describe, folder) for folder in folders]
+    found = []
+    for folder in sorted(cache_dir.glob(f"{glob.escape(dataset) if dataset else '*'}/*/")):
+        try:
+            found.append(_while_it_changes(_describe, folder))
+        except LLMInitError as error:
+            # A broken store must not keep the others from being found.
+            logging.getLogger().warning(f"passed over: {error}")
     return [info for info in found if info is not None]
 
 
@@ -315,17 +322,7 @@ def _read_store(folder: Path) -> ItemEmbeddings:
     if not shards:
         raise LLMInitError(f"{folder} holds no vectors")
     first = shards[0]
-    for shard in shards:
-        if shard.vectors.shape[1] != first.vectors.shape[1]:
-            raise LLMInitError(
-                f"{shard.path} holds vectors of {shard.vectors.shape[1]} dimensions, {first.path.name} of "
-                f"{first.vectors.shape[1]}: expected one width in a store, remove the shard that does not belong to it"
-            )
-        if shard.header.get("fingerprint") != first.header.get("fingerprint"):
-            raise LLMInitError(
-                f"{shard.path} was made by another encoder than {first.path.name} (fingerprints "
-                f"{shard.header.get('fingerprint')}, {first.header.get('fingerprint')}): expected vectors of one kind"
-            )
+    _check_same_kind(shards)
     tokens = np.concatenate([shard.tokens for shard in shards])
     chunks = [shard.vectors for shard in shards]
     if "format" in first.header:
@@ -337,6 +334,21 @@ def _read_store(folder: Path) -> ItemEmbeddings:
             tokens = tokens[~replaced]
     fingerprint = first.header.get("fingerprint") or hash_files(paths)
     return ItemEmbeddings(tokens, tuple(chunks), str(folder), fingerprint, first.header.get("facts", {}))
+
+
+def _check_same_kind(shards: Sequence[_Shard]) -> None:
+    first = shards[0]
+    for shard in shards:
+        if shard.vectors.shape[1] != first.vectors.shape[1]:
+            raise LLMInitError(
+                f"{shard.path} holds vectors of {shard.vectors.shape[1]} dimensions, {first.path.name} of "
+                f"{first.vectors.shape[1]}: expected one width in a store, remove the shard that does not belong to it"
+            )
+        if shard.header.get("fingerprint") != first.header.get("fingerprint"):
+            raise LLMInitError(
+                f"{shard.path} was made by another encoder than {first.path.name} (fingerprints "
+                f"{shard.header.get('fingerprint')}, {first.header.get('fingerprint')}): expected vectors of one kind"
+            )
 
 
 @dataclass(frozen=True)
@@ -399,6 +411,10 @@ def _read_shard(path: Path, format_: str, *, hashes: bool = False) -> _Shard | N
         raise LLMInitError(f"{path} has empty cells in item_id or embedding: expected an id and a vector in each row")
     if not table.num_rows:
         return None
+    kind = table["item_id"].type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        raise LLMInitError(f"the item_id column of {path} is {kind}: expected texts or whole numbers")
     tokens = table["item_id"].cast(pa.string()).to_numpy().astype(object)
     text_hashes = table["text_hash"].to_numpy().astype(object) if hashes else np.empty(0)
     return _Shard(path, tokens, text_hashes, to_matrix(table["embedding"], path), _header(dataset))

@@ -113,12 +113,14 @@ def embed():
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The cache of the Hugging Face hub with one model, org/tiny, at one commit."""
+    """The cache of the Hugging Face hub with one model, org/tiny; returns the commit of main, the other way round v2's."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--org--tiny"
     tiny_transformer(repository / "snapshots" / commit, "bert")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
+    tiny_transformer(repository / "snapshots" / commit[::-1], "llama")
+    (repository / "refs" / "v2").write_text(commit[::-1])
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "hub"))

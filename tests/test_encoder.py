@@ -6,7 +6,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from recbole_llminit.encoder import EncoderSettings, SentenceEncoder, hash_folder
+from recbole_llminit.encoder import EncoderSettings, SentenceEncoder, hash_folder, resolve_commit
 from recbole_llminit.errors import LLMInitError
 from tests.encoders import MINILM, WORDS, embed_one_by_one, tiny_transformer
 
@@ -50,7 +50,6 @@ def test_what_the_model_decides_is_described():
         "prompt": None,
         "arithmetic": "float32",
     }
-    assert found.revision is None
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])
@@ -97,6 +96,15 @@ def test_prompts(minilm, tmp_path):
     )
 
 
+def test_a_prompt_of_the_models_that_is_empty_is_empty(minilm, tmp_path):
+    """sentence-transformers gives every model a prompt "document" of no words."""
+    expected = minilm.encode(["Green tea leaves"])
+    np.testing.assert_allclose(encoder(MINILM, prompt="document").encode(["Green tea leaves"]), expected, atol=1e-6)
+    own = SentenceTransformer(str(MINILM), device="cpu", prompts={"document": "item: "}, default_prompt_name="document")
+    own.save(str(tmp_path))
+    np.testing.assert_allclose(encoder(tmp_path, prompt="").encode(["Green tea leaves"]), expected, atol=1e-6)
+
+
 def test_maximum_length_and_what_it_cuts(bert):
     long = " ".join(WORDS)
     found = encoder(bert, max_length=6)
@@ -118,6 +126,15 @@ def test_lengths_are_tokens(bert):
 def test_a_length_beyond_the_models_is_refused(bert):
     with pytest.raises(LLMInitError, match="llm_max_length is 65, and .* reads at most 64 tokens: set at most 64"):
         encoder(bert, max_length=65)
+
+
+def test_positions_that_are_the_paddings_do_not_count(tmp_path):
+    roberta = tiny_transformer(tmp_path, "roberta")
+    with pytest.raises(LLMInitError, match="reads at most 63 tokens"):
+        encoder(roberta, max_length=64)
+    found = encoder(roberta, max_length=63)
+    found.encode(["tea " * 100])
+    assert found.truncated == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -144,9 +161,16 @@ def test_a_model_that_is_not_there():
 
 
 def test_the_commit_of_a_hub_model_is_known(hub):
-    found = encoder("org/tiny")
-    assert found.revision == hub
-    assert SentenceEncoder(EncoderSettings("org/tiny", device="cpu"), hub).revision == hub
+    assert resolve_commit("org/tiny", "main") == resolve_commit("org/tiny", None) == hub
+    assert resolve_commit("org/tiny", "v2") == hub[::-1]
+    assert resolve_commit("nobody/nothing", hub) == hub
+    with pytest.raises(LLMInitError, match="the hub does not give its revision v3 |hub does not give its revision v3"):
+        resolve_commit("org/tiny", "v3")
+
+
+def test_a_commit_is_what_is_loaded(hub):
+    one, other = (SentenceEncoder(EncoderSettings("org/tiny", device="cpu"), commit) for commit in (hub, hub[::-1]))
+    assert not np.allclose(one.encode(["Green tea"]), other.encode(["Green tea"]), atol=1e-3)
 
 
 def test_a_folder_is_its_content(bert, tmp_path):

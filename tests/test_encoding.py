@@ -142,10 +142,11 @@ def test_only_what_changed_is_encoded(server, data):
 def test_an_item_that_lost_its_text_loses_its_vector(server, data):
     settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
     encode_items(options(**settings))
-    server.served.clear()
+    server.close()
     data.write_text(data.read_text().replace("Guitar Strap", ""))
+    # Nothing is encoded: the service need not be there.
     report = encode_items(options(**settings))
-    assert (server.served, report.without_text, report.removed) == ([], 2, 1)
+    assert (report.encoded, report.without_text, report.removed) == (0, 2, 1)
     assert_right(report, data)
 
 
@@ -188,23 +189,29 @@ def test_the_revision_of_a_hub_model_is_pinned(hub):
     first = encode_items(options(llm_encoder="org/tiny"))
     facts = list_stores(Path("cache"))[0].facts
     assert (facts["model"], facts["revision"], facts["ref"]) == ("org/tiny", hub, "main")
-    # By its commit it is the same store, and by another branch it is not looked for there.
+    # By its commit it is the same store, by another branch another.
     assert plan_encoding(options(llm_encoder="org/tiny", llm_revision=hub)).folder == first.folder
     assert plan_encoding(options(llm_encoder="org/tiny", llm_revision="v2")).folder is None
+    other = encode_items(options(llm_encoder="org/tiny", llm_revision="v2"))
+    assert other.folder != first.folder
+    assert read_embeddings(other.folder).facts["revision"] == hub[::-1]
     assert plan_encoding(options(llm_encoder="org/tiny", llm_prompt="x ")).folder is None
 
 
-def test_a_store_goes_on_with_its_revision_when_the_branch_moves(hub, tmp_path, data):
+@pytest.mark.parametrize("branch", ["main", "v2"])
+def test_a_store_goes_on_with_its_revision_when_the_branch_moves(hub, tmp_path, data, branch):
     settings = {"llm_encoder": "org/tiny", "data_path": data.parents[1]}
-    first = encode_items(options(**settings))
-    repository = tmp_path / "hub" / "models--org--tiny"
-    moved = hub[::-1]
-    tiny_transformer(repository / "snapshots" / moved, "llama")
-    (repository / "refs" / "main").write_text(moved)
-    data.write_text(data.read_text() + "N1\tGreen tea\tnew\t1\n")
-    report = encode_items(options(**settings))
+    before, after = (hub, hub[::-1]) if branch == "main" else (hub[::-1], hub)
+    first = encode_items(options(**settings, llm_revision=branch))
+    (tmp_path / "hub" / "models--org--tiny" / "refs" / branch).write_text(after)
+    data.write_text(data.read_text() + "N1\tGreen tea leaves\tnew\t1\n")
+    report = encode_items(options(**settings, llm_revision=branch))
     assert (report.folder, report.encoded) == (first.folder, 1)
-    moved_on = encode_items(options(**settings, llm_revision=moved))
+    # The text of B001 in other letters: by the model of the first run the same vector.
+    found = by_id(report)
+    np.testing.assert_allclose(found["N1"], found["B001"], atol=1e-3)
+    assert list_stores(Path("cache"))[0].facts["revision"] == before
+    moved_on = encode_items(options(**settings, llm_revision=after))
     assert (moved_on.folder == first.folder, moved_on.encoded) == (False, ITEMS + 1)
 
 
@@ -349,10 +356,49 @@ def test_rows_that_a_killed_run_left_twice_are_tidied(server):
     report = encode_items(options(**settings))
     store = read_embeddings(report.folder)
     append_shard(report.folder, ["B001"], [hash_text("Green Tea Leaves")], by_id(report)["B001"][None], store.facts)
+    server.close()
     again = encode_items(options(**settings))
     assert (again.encoded, again.removed) == (0, 1)
     assert len(read_rows(report.folder)) == ITEMS
     assert_right(again)
+
+
+def test_replaced_rows_may_stay_where_nothing_can_be_written(server, monkeypatch, caplog, data):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
+    report = encode_items(options(**settings))
+    facts = read_embeddings(report.folder).facts
+    append_shard(report.folder, ["B001"], [hash_text("Green Tea Leaves")], by_id(report)["B001"][None], facts)
+
+    def read_only(*arguments):
+        raise LLMInitError("cannot be written (Read-only file system)")
+
+    monkeypatch.setattr(encoding, "compact", read_only)
+    assert encode_items(options(**settings)).removed == 0
+    assert "replaced rows stay: cannot be written" in caplog.text
+    # A vector of a text that is gone may not.
+    data.write_text(data.read_text().replace("Guitar Strap", ""))
+    with pytest.raises(LLMInitError, match="Read-only"):
+        encode_items(options(**settings))
+
+
+def test_a_service_that_serves_another_model_now(server, data):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
+    report = encode_items(options(**settings))
+    data.write_text(data.read_text() + "N1\tNovel\tnew\t1\n")
+    server.encode = lambda texts: hashed(texts)[:, :16]
+    with pytest.raises(
+        LLMInitError, match=r"openai:mini gives vectors of 16 dimensions, and .* holds 32: it is another model"
+    ):
+        encode_items(options(**settings))
+    assert len(by_id(report)) == ITEMS
+
+
+def test_another_table_of_texts_is_another_store(server):
+    (Path("a.csv")).write_text("item_id,title\nx,Green tea\ny,Black tea\n")
+    (Path("b.csv")).write_text("item_id,title\nx,Guitar strap\n")
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url}
+    one, other = (encode_items(options(**settings, llm_text_file=name)) for name in ("a.csv", "b.csv"))
+    assert (len(by_id(one)), len(by_id(other))) == (2, 1)
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):

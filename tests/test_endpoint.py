@@ -93,6 +93,8 @@ def test_a_server_that_is_not_there(server, monkeypatch):
     ("fault", "message"),
     [
         ("short", "answered 6 vectors for 7 texts: expected one for each; nothing of this request is kept"),
+        ("null", "gave no vectors of mini"),
+        ("garbage", "gave no vectors of mini"),
         ("wide", r"answered vectors of \[384, 385\] dimensions, after 384: expected one width"),
     ],
 )
@@ -121,6 +123,34 @@ def test_a_text_too_long_for_the_server_is_shortened_and_counted(server, minilm)
     np.testing.assert_allclose(vectors, minilm.encode(["tea", "x" * 30 + "yyy", "drum"]), atol=1e-6)
     assert found.truncated == 1
     assert set(server.served) == {"tea", "x" * 30 + "yyy", "drum"}
+
+
+@pytest.mark.parametrize("error_key", ["message", "reason"])
+def test_the_reason_is_found_wherever_it_stands(server, error_key):
+    server.error_key = error_key
+    server.most_characters = 40
+    found = encoder(server, prompt="p" * 20)
+    found.encode(["x" * 60])
+    # 60 -> 45 -> 33 -> 24 -> 18 characters: the prompt stays.
+    assert server.served == ["p" * 20 + "x" * 18]
+    server.most_characters = 10
+    with pytest.raises(LLMInitError, match="maximum context length exceeded"):
+        found.encode(["x"])
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f" {KEY} "])
+def test_a_key_with_white_space_around_it(server, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    encoder(server).encode(["tea"])
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_a_key_that_no_header_can_hold_is_not_shown(server, monkeypatch):
+    monkeypatch.setattr(module, "_RETRIES", 0)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret\n0123")
+    with pytest.raises(LLMInitError) as raised:
+        encoder(server).encode(["tea"])
+    assert "secret" not in str(raised.value)
 
 
 def test_a_prompt_too_long_for_the_server_ends(server):
@@ -155,9 +185,11 @@ def test_the_address(monkeypatch):
     assert resolve_base_url("http://localhost:8000/v1/") == "http://localhost:8000/v1"
     monkeypatch.setenv("OPENAI_BASE_URL", "http://elsewhere/v1")
     assert resolve_base_url(None) == "http://elsewhere/v1"
-    for url in ("http://me:secret@host/v1", "https://host/v1?api-key=secret"):
-        with pytest.raises(LLMInitError, match=r"llm_base_url \(host\) holds a user name") as raised:
+    for url in ("http://me:secret@host/v1", "me:secret@host/v1", "https://host/v1?api-key=secret"):
+        with pytest.raises(LLMInitError, match="llm_base_url holds a user name") as raised:
             resolve_base_url(url)
         assert "secret" not in str(raised.value)
+    with pytest.raises(LLMInitError, match="Invalid IPv6"):
+        resolve_base_url("http://[::1/v1")
     with pytest.raises(LLMInitError, match="expected an address such as"):
         resolve_base_url("localhost:8000")

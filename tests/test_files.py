@@ -162,10 +162,39 @@ def test_atomic_files_that_are_refused(tmp_path):
     refused(path, "has 3 numbers for b, and 2 for the items before it")
 
 
+def test_the_vector_is_the_numbered_columns_alone(tmp_path):
+    frame = pd.DataFrame({"item_id": ["x1", "07"], "year": [1995, 2001], "d0": VECTORS[:, 0], "d1": VECTORS[:, 1]})
+    # With the index that pandas writes by default.
+    frame.to_csv(tmp_path / "v.csv")
+    assert by_token(read_embeddings(tmp_path / "v.csv")) == EXPECTED
+    frame.assign(price=[0.5, 1.5]).to_parquet(tmp_path / "v.parquet")
+    assert by_token(read_embeddings(tmp_path / "v.parquet")) == EXPECTED
+    pd.DataFrame({"item_id": ["x1", "07"], "embedding": ["1 2.5", "3 -4"]}).to_csv(tmp_path / "w.csv")
+    assert by_token(read_embeddings(tmp_path / "w.csv")) == EXPECTED
+    frame[["item_id", "year", "d0"]].to_csv(tmp_path / "u.csv")
+    refused(tmp_path / "u.csv", "expected item_id and one column of lists, or a column for each number, named 0, 1")
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.parquet", "v.pt", "v.npy"])
+def test_item_id_will_do_where_the_dataset_calls_it_otherwise(tmp_path, name):
+    path = tmp_path / name
+    frame = pd.DataFrame({"item_id": ["x1", "07"], "d0": VECTORS[:, 0], "d1": VECTORS[:, 1]})
+    if name == "v.csv":
+        frame.to_csv(path, index=False)
+    elif name == "v.parquet":
+        frame.to_parquet(path)
+    elif name == "v.pt":
+        torch.save({"item_id": ["x1", "07"], "embedding": torch.from_numpy(VECTORS)}, path)
+    else:
+        np.save(path, VECTORS)
+        lines(tmp_path / "v.csv", "row,item_id", "0,x1", "1,07")
+    assert by_token(read_embeddings(path, "asin")) == EXPECTED
+
+
 def test_a_table_without_ids_is_refused(tmp_path):
     refused(lines(tmp_path / "v.csv", "0,1", "1.0,2.5"), r"row numbers are never taken for ids")
     refused(lines(tmp_path / "u.csv", "item_id,a", "x,1,2"), "its rows have more fields than its header")
-    refused(lines(tmp_path / "w.csv", "item_id,a,b", "x,1,oops"), r"w.csv cannot be read \(ValueError: .*oops")
+    refused(lines(tmp_path / "w.csv", "item_id,a0,a1", "x,1,oops"), r"w.csv cannot be read \(ValueError: .*oops")
 
 
 def test_ids_beside_that_are_refused_or_cleaned(tmp_path):
@@ -244,6 +273,15 @@ def test_an_export_is_read_by_others(tmp_path):
     assert json.loads(table.schema.metadata[b"encoder"])["model"] == "mini"
     vectors = np.load(exported(tmp_path / "2", "v.npy")[0])
     assert vectors.tolist() == [[2, 2], [9, 9], [3, 3]]
+
+
+@pytest.mark.parametrize("name", ["v.npy", "v.parquet"])
+def test_shards_of_two_precisions_are_exported_in_one(tmp_path, name):
+    for number, kind in enumerate([pa.float32(), pa.float64()]):
+        vectors = pa.array([[number + 0.5, 2.0]], pa.list_(kind))
+        pq.write_table(pa.table({"item_id": [f"i{number}"], "embedding": vectors}), tmp_path / f"{number}.parquet")
+    paths = export_embeddings(read_embeddings(tmp_path), tmp_path / "out" / name)
+    assert by_token(read_embeddings(paths[0])) == {"i0": [0.5, 2], "i1": [1.5, 2]}
 
 
 def test_an_export_overwrites_nothing(tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pandas as pd
@@ -154,6 +155,26 @@ def test_recboles_separators_and_encoding(tmp_path):
     path.write_bytes("item_id:token::title:token_seq::genres:token_seq\n1::Café::Action|Drama\n".encode("latin-1"))
     found = read_item_texts(path, field_separator="::", seq_separator="|", encoding="latin-1")
     assert texts(found) == {"1": "Café. Action, Drama"}
+
+
+def test_a_column_of_bytes_is_text(tmp_path):
+    path = tmp_path / "x.parquet"
+    pd.DataFrame({"item_id": [b"a"], "title": ["Grün".encode()]}).to_parquet(path)
+    assert texts(read_item_texts(path)) == {"a": "Grün"}
+
+
+def test_a_column_may_have_any_name(tmp_path):
+    path = write(tmp_path, "item_id,og:title,a {b}\nx,Green tea,Black tea\n", "x.csv")
+    found = read_item_texts(path)
+    assert (found.fields, found.texts) == (("og:title", "a {b}"), ("Green tea. Black tea",))
+
+
+def test_what_cannot_be_decoded(tmp_path):
+    with pytest.raises(LLMInitError, match="x.item cannot be read .*unknown encoding"):
+        read_item_texts(write(tmp_path, name="x.item"), encoding="utf-99")
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"item_id,title\na,Green tea\n" * 99)[:40])
+    with pytest.raises(LLMInitError, match="x.csv.gz cannot be read"):
+        read_item_texts(tmp_path / "x.csv.gz")
 
 
 def test_an_item_that_stands_twice(tmp_path):

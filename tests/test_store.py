@@ -140,6 +140,14 @@ def test_compacting_leaves_large_and_single_shards(tmp_path, monkeypatch):
     assert visible(tmp_path) == [large.name, "part-00003.arrow"]
 
 
+def test_compacting_never_mixes_encoders(tmp_path):
+    write(tmp_path, ["a"], np.float32([[1, 1]]))
+    write(tmp_path, ["b"], np.float32([[1, 1]]), {**FACTS, "model": "other"})
+    with pytest.raises(LLMInitError, match="part-00001.arrow was made by another encoder"):
+        compact(tmp_path)
+    assert visible(tmp_path) == ["part-00000.arrow", "part-00001.arrow"]
+
+
 def test_compacting_away_the_last_row(tmp_path):
     write(tmp_path, ["a"], np.float32([[1, 1]]))
     assert compact(tmp_path, ["a"]) == 1
@@ -177,6 +185,14 @@ def test_stores_are_listed_by_dataset(tmp_path):
     assert found[1].facts == FACTS
     assert found[1].bytes == sum(path.stat().st_size for path in (tmp_path / "toy" / "mini-1").glob("*.arrow"))
     assert list_stores(tmp_path / "nowhere") == []
+
+
+def test_a_broken_store_does_not_hide_the_others(tmp_path, caplog):
+    write(tmp_path / "toy" / "a", ["a"], np.float32([[1, 1]])).write_bytes(b"half")
+    write(tmp_path / "toy" / "b", ["a"], np.float32([[1, 1]]))
+    assert [info.path.name for info in list_stores(tmp_path)] == ["b"]
+    assert "passed over: " in caplog.text
+    assert "toy/a/part-00000.arrow is truncated" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -254,6 +270,7 @@ def test_parquet_that_is_refused(tmp_path):
 
     refused("no column .*item_id", id=["a"], embedding=[[1.0]])
     refused(r"vectors of \[1, 2\] dimensions", item_id=["a", "b"], embedding=[[1.0], [1.0, 2.0]])
+    refused("item_id column of .* is double: expected texts or whole numbers", item_id=[1.5], embedding=[[1.0]])
     refused("empty cells", item_id=["a", None], embedding=[[1.0], [1.0]])
     refused("empty cells", item_id=["a", "b"], embedding=[[1.0], None])
     refused("expected lists of numbers", item_id=["a"], embedding=["[1, 2]"])
