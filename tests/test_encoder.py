@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from recbole_llminit.encoder import EncoderSettings, SentenceEncoder, hash_folder, resolve_commit
@@ -146,9 +147,15 @@ def test_precision(minilm, dtype):
     assert EncoderSettings("m").storage == np.float16
 
 
-def test_loading_and_encoding_draw_no_random_numbers(bert):
+def test_loading_and_encoding_draw_no_random_numbers(bert, tmp_path):
+    # A layer that the checkpoint lacks starts from random numbers.
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if not name.startswith("pooler")}
+    assert len(kept) < len(weights)
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    encoder(bert).encode(TEXTS)
+    encoder(tmp_path).encode(TEXTS)
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
 
