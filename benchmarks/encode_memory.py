@@ -30,7 +30,6 @@ WIDTH = 384
 class HashEncoder:
     """A stand-in for an encoder: numbers from a hash of each text."""
 
-    revision = "0"
     description: Mapping[str, Any] = {}
     truncated = 0
     batch_size = 64
@@ -78,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=1_000_000)
     options = parser.parse_args()
-    encoding.SentenceEncoder = HashEncoder  # type: ignore[assignment, attr-defined]
+    encoding.EndpointEncoder = HashEncoder  # type: ignore[assignment, attr-defined]
     with tempfile.TemporaryDirectory() as scratch:
         texts = Path(scratch) / "texts.parquet"
         write_texts(texts, options.items)
@@ -86,7 +85,7 @@ def main() -> None:
             "--dataset=million",
             f"--llm_text_file={texts}",
             f"--llm_cache_dir={scratch}",
-            "--llm_encoder=hash",
+            "--llm_encoder=openai:hash",
         ]
         settings = encoding.EncodeOptions.from_files([], [*arguments, "--show_progress=False"])
         after_imports = anonymous()
