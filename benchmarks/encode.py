@@ -39,7 +39,8 @@ from recbole_llminit.item_text import ItemTexts
 
 AGAIN = """
 import sys, time
-from recbole_llminit.encoding import EncodeOptions, encode_items
+from recbole_llminit.encode_options import EncodeOptions
+from recbole_llminit.encoding import encode_items
 began = time.perf_counter()
 report = encode_items(EncodeOptions.from_files([], sys.argv[1:]))
 assert report.encoded == 0 and "sentence_transformers" not in sys.modules

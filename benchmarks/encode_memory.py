@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from recbole_llminit import encoding
+from recbole_llminit import EncodeOptions, encoding
 
 WIDTH = 384
 
@@ -87,7 +87,7 @@ def main() -> None:
             f"--llm_cache_dir={scratch}",
             "--llm_encoder=openai:hash",
         ]
-        settings = encoding.EncodeOptions.from_files([], [*arguments, "--show_progress=False"])
+        settings = EncodeOptions.from_files([], [*arguments, "--show_progress=False"])
         after_imports = anonymous()
         for name in ("encode", "nothing to do"):
             peak, stop = [after_imports], threading.Event()

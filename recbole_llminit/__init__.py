@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recbole_llminit.config import Config as Config
-    from recbole_llminit.encoding import EncodeOptions as EncodeOptions
+    from recbole_llminit.encode_options import EncodeOptions as EncodeOptions
     from recbole_llminit.encoding import encode_items as encode_items
     from recbole_llminit.errors import LLMInitError as LLMInitError
     from recbole_llminit.files import read_embeddings as read_embeddings
@@ -23,7 +23,7 @@ __version__ = "0.1.0"
 
 _modules = {
     "Config": "config",
-    "EncodeOptions": "encoding",
+    "EncodeOptions": "encode_options",
     "InitReport": "initializer",
     "LLMInitError": "errors",
     "encode_items": "encoding",

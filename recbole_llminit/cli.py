@@ -87,7 +87,9 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> None:
 
 def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
     """Encode a dataset's item texts, or print what would be encoded."""
-    from recbole_llminit.encoding import EncodeOptions, encode_items, join_ranks, plan_encoding
+    from recbole_llminit.encode_options import EncodeOptions
+    from recbole_llminit.encoding import encode_items, plan_encoding
+    from recbole_llminit.ranks import join_ranks
 
     dataset = [] if options.dataset is None else [f"--dataset={options.dataset}"]
     settings = EncodeOptions.from_files(options.config_files.split(), [*dataset, *others])

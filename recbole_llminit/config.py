@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
-from recbole_llminit.encoding import LLM_KEYS, EncodeOptions, encode_items
+from recbole_llminit.encode_options import LLM_KEYS, EncodeOptions
+from recbole_llminit.encoding import encode_items
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing, Scale, UserStart
 from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key

@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.metadata
-import importlib.util
 import logging
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
 from filelock import FileLock, Timeout
 from texttable import Texttable
 from tqdm import tqdm
 
 from recbole_llminit import __version__
-from recbole_llminit.encoder import (
-    COMMIT,
-    POOLINGS,
-    PRECISIONS,
-    EncoderSettings,
-    SentenceEncoder,
-    TextEncoder,
-    hash_folder,
-    resolve_commit,
-)
-from recbole_llminit.endpoint import PREFIX, EndpointEncoder, resolve_base_url
+from recbole_llminit.encode_options import EncodeOptions
+from recbole_llminit.encoder import SentenceEncoder, TextEncoder, resolve_commit
+from recbole_llminit.endpoint import PREFIX, EndpointEncoder
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.item_text import ItemTexts, read_item_texts
-from recbole_llminit.settings import is_none, read_settings, unknown_key
+from recbole_llminit.item_text import ItemTexts
+from recbole_llminit.ranks import Ranks
 from recbole_llminit.store import (
-    DEFAULT_CACHE,
     SHARD_BYTES,
     StoreInfo,
     append_shard,
@@ -52,265 +38,11 @@ from recbole_llminit.store import (
     read_rows,
     writing,
 )
-from recbole_llminit.strategy import suggest
 
-LLM_KEYS = (
-    "llm_encoder",
-    "llm_revision",
-    "llm_pooling",
-    "llm_prompt",
-    "llm_max_length",
-    "llm_dtype",
-    "llm_device",
-    "llm_batch_size",
-    "llm_base_url",
-    "llm_text_file",
-    "llm_text_fields",
-    "llm_text_template",
-    "llm_cache_dir",
-)
-"""The configuration keys of the encoder's side, but for ``llm_embedding``, which names vectors that are there."""
-
-_RECBOLE_KEYS = (
-    "dataset",
-    "data_path",
-    "ITEM_ID_FIELD",
-    "field_separator",
-    "seq_separator",
-    "encoding",
-    "show_progress",
-)
-_DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-_NOT_OF_THE_VECTORS = ("llm_device", "llm_batch_size", "llm_cache_dir")
-_DECIDED_BY_THE_SERVICE = ("llm_revision", "llm_pooling", "llm_max_length", "llm_device")
 # A killed run loses at most a second's work, or a fiftieth of all; a day's work is some 400 shards.
 _SECONDS_PER_SHARD = 1.0
 _SHARE_PER_SHARD = 0.02
-Value = TypeVar("Value")
 _NOISY = ("httpx", "httpx2", "openai", "sentence_transformers", "filelock", "huggingface_hub")
-
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """The ``llm_*`` keys of the encoder's side, checked.
-
-    Parameters
-    ----------
-    dataset : str
-        The dataset's name.
-    text_file : Path
-        ``llm_text_file``, else the dataset's ``.item`` file.
-    own_texts : bool
-        Whether ``llm_text_file`` is set.
-    text_fields, text_template
-        From the keys of the same names.
-    id_field, field_separator, seq_separator, encoding : str
-        RecBole's ``ITEM_ID_FIELD`` and the form of its files.
-    encoder : EncoderSettings
-        From ``llm_encoder`` and the keys of how it is used.
-    cache_dir : Path
-        ``llm_cache_dir``.
-    show_progress : bool
-        RecBole's key.
-    are_default : bool
-        Whether no key that changes a vector is set.
-    """
-
-    dataset: str
-    text_file: Path
-    own_texts: bool
-    text_fields: tuple[str, ...] | None
-    text_template: str | None
-    id_field: str
-    field_separator: str
-    seq_separator: str
-    encoding: str
-    encoder: EncoderSettings
-    cache_dir: Path
-    show_progress: bool
-    are_default: bool
-
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any], folder: Path) -> EncodeOptions:
-        """Read the keys of a configuration.
-
-        Parameters
-        ----------
-        settings : mapping
-            The keys and values; ``dataset`` is required.
-        folder : path
-            The dataset's folder.
-
-        Raises
-        ------
-        LLMInitError
-            If a key or value is unknown, or two do not go together.
-        """
-        for key in settings:
-            if str(key).startswith("llm_") and key not in (*LLM_KEYS, "llm_embedding"):
-                raise unknown_key(str(key), (*LLM_KEYS, "llm_embedding"))
-        values = {key: None if is_none(settings.get(key)) else settings[key] for key in LLM_KEYS}
-        dataset = str(settings["dataset"])
-        text_file = _text(values, "llm_text_file")
-        cache_dir = _text(values, "llm_cache_dir") or DEFAULT_CACHE
-        return cls(
-            dataset=dataset,
-            text_file=Path(text_file).expanduser() if text_file else folder / f"{dataset}.item",
-            own_texts=text_file is not None,
-            text_fields=_fields(values["llm_text_fields"]),
-            text_template=_text(values, "llm_text_template"),
-            id_field=settings.get("ITEM_ID_FIELD") or "item_id",
-            field_separator=settings.get("field_separator") or "\t",
-            seq_separator=settings.get("seq_separator") or " ",
-            encoding=settings.get("encoding") or "utf-8",
-            encoder=_encoder_settings(values),
-            cache_dir=Path(cache_dir).expanduser(),
-            show_progress=str(settings.get("show_progress", True)).lower() not in ("false", "0"),
-            are_default=not any(values[key] is not None for key in LLM_KEYS if key not in _NOT_OF_THE_VECTORS),
-        )
-
-    @classmethod
-    def from_files(cls, paths: Sequence[str | Path], arguments: Sequence[str]) -> EncodeOptions:
-        """Read the keys of YAML files and ``--key=value`` arguments, without RecBole.
-
-        Raises
-        ------
-        LLMInitError
-            If no dataset is given, or a key or value is unknown; other keys of a file are RecBole's and let be.
-        """
-        settings = read_settings(paths, arguments)
-        known = (*LLM_KEYS, *_RECBOLE_KEYS)
-        for argument in arguments:
-            key = argument.removeprefix("--").partition("=")[0]
-            if key not in known:
-                raise LLMInitError(f"encode knows no --{key}{suggest(key, known)} ({', '.join(known)})")
-        if is_none(settings.get("dataset")):
-            raise LLMInitError("no dataset is given: pass --dataset=NAME, or set it in a YAML file")
-        return cls.from_settings(settings, _dataset_folder(settings))
-
-    def read_texts(self) -> ItemTexts:
-        """Read the text of every item, before any filter of RecBole's.
-
-        Raises
-        ------
-        LLMInitError
-            If there are none.
-        """
-        if not self.text_file.exists():
-            raise LLMInitError(
-                f"there is no {self.text_file} with the texts of {self.dataset}'s items (looked in {Path.cwd()}): give "
-                f"a table with {self.id_field} and texts (CSV, JSON lines, Parquet) in llm_text_file, or vectors you "
-                f"have in llm_embedding"
-            )
-        return read_item_texts(
-            self.text_file,
-            id_field=self.id_field,
-            fields=self.text_fields,
-            template=self.text_template,
-            field_separator=self.field_separator,
-            seq_separator=self.seq_separator,
-            encoding=self.encoding,
-        )
-
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        """The facts about the encoder that are known before it is loaded; a local folder's content is hashed here."""
-        encoder = self.encoder
-        facts: dict[str, Any] = {
-            "model": encoder.model,
-            "revision": None,
-            "pooling": encoder.pooling,
-            "prompt": encoder.prompt,
-            "max_length": encoder.max_length,
-            "dtype": encoder.dtype,
-        }
-        if self.own_texts:
-            # Another table has other items: its name keeps them apart.
-            facts["text_file"] = self.text_file.name
-        folder = Path(encoder.model).expanduser()
-        if encoder.model.startswith(PREFIX):
-            facts["base_url"] = encoder.base_url
-        elif folder.is_dir():
-            facts["model"] = "/".join(folder.resolve().parts[-2:])
-            facts["revision"] = hash_folder(folder)
-        else:
-            facts["ref"] = encoder.revision or "main"
-            if COMMIT.fullmatch(facts["ref"]):
-                facts["revision"] = facts["ref"]
-        return facts
-
-
-def _encoder_settings(values: Mapping[str, Any]) -> EncoderSettings:
-    model = _text(values, "llm_encoder") or _DEFAULT_ENCODER
-    endpoint = model.startswith(PREFIX)
-    if endpoint:
-        for key in _DECIDED_BY_THE_SERVICE:
-            if values[key] is not None:
-                raise LLMInitError(f"{key} is set, and {model} decides it itself: remove {key}")
-    elif values["llm_base_url"] is not None:
-        raise LLMInitError(f"llm_base_url is set, and {model} is no endpoint: write llm_encoder: openai:<model>")
-    elif model.startswith(("/", "~", ".")) and not Path(model).expanduser().is_dir():
-        raise LLMInitError(f"llm_encoder is {model}, and no folder is there (looked in {Path.cwd()}): check the path")
-    dtype = _one_of(values, "llm_dtype", PRECISIONS)
-    if endpoint and dtype == "bfloat16":
-        raise LLMInitError(
-            f"llm_dtype is bfloat16, and vectors of {model} are stored as float32 or float16: choose one"
-        )
-    return EncoderSettings(
-        model=model,
-        revision=_text(values, "llm_revision"),
-        pooling=_one_of(values, "llm_pooling", POOLINGS),
-        prompt=_text(values, "llm_prompt"),
-        max_length=_count(values, "llm_max_length"),
-        dtype=dtype,
-        device=_text(values, "llm_device"),
-        batch_size=_count(values, "llm_batch_size"),
-        base_url=resolve_base_url(_text(values, "llm_base_url")) if endpoint else None,
-    )
-
-
-def _text(values: Mapping[str, Any], key: str) -> str | None:
-    value = values[key]
-    if value is not None and not isinstance(value, str | Path):
-        raise LLMInitError(f"{key} is {value!r}, a {type(value).__name__}: expected a text, put it in quotes")
-    return None if value is None else str(value)
-
-
-def _one_of(values: Mapping[str, Any], key: str, choices: Sequence[str]) -> Any:
-    value = values[key]
-    if value is not None and value not in choices:
-        raise LLMInitError(f"{key} {value!r} is unknown{suggest(value, choices)} ({', '.join(choices)})")
-    return value
-
-
-def _count(values: Mapping[str, Any], key: str) -> int | None:
-    value = values[key]
-    if value is None:
-        return None
-    if isinstance(value, bool) or not re.fullmatch("[0-9]+", str(value)) or int(value) < 1:
-        raise LLMInitError(f"{key} is {value!r}: expected a whole number above 0")
-    return int(value)
-
-
-def _fields(value: Any) -> tuple[str, ...] | None:
-    if isinstance(value, str):
-        # On the command line: title,brand or [title, brand].
-        with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(value if value.startswith("[") else f"[{value}]")
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or not value or not all(isinstance(field, str) for field in value):
-        raise LLMInitError(f"llm_text_fields is {value!r}: expected a list of fields such as [title, brand]")
-    return tuple(value)
-
-
-def _dataset_folder(settings: Mapping[str, Any]) -> Path:
-    """Return the folder in which RecBole looks for a dataset; ml-100k comes with RecBole."""
-    dataset = str(settings["dataset"])
-    recbole = importlib.util.find_spec("recbole")
-    if dataset == "ml-100k" and recbole is not None and recbole.submodule_search_locations:
-        return Path(recbole.submodule_search_locations[0]) / "dataset_example" / dataset
-    return Path(str(settings.get("data_path") or "dataset/")).expanduser() / dataset
 
 
 @dataclass(frozen=True)
@@ -640,59 +372,6 @@ class _OpenShard:
                 self._facts,
             )
         self._written = time.monotonic()
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Where a process stands among those that torchrun started; alone if nothing is given."""
-
-    rank: int = 0
-    world: int = 1
-
-    def wait(self) -> None:
-        """Wait until every rank is here."""
-        if self.world > 1:
-            import torch.distributed
-
-            torch.distributed.barrier()
-
-    def share(self, value: Value) -> Value:
-        """Return the first rank's value."""
-        if self.world == 1:
-            return value
-        import torch.distributed
-
-        values = [value]
-        torch.distributed.broadcast_object_list(values, src=0)
-        return values[0]
-
-    def sum(self, *numbers: int) -> list[int]:
-        """Return the sums over all ranks."""
-        if self.world == 1:
-            return list(numbers)
-        import torch
-        import torch.distributed
-
-        tensor = torch.tensor(numbers)
-        torch.distributed.all_reduce(tensor)
-        return [int(number) for number in tensor]
-
-
-@contextlib.contextmanager
-def join_ranks() -> Iterator[Ranks]:
-    """Meet the other processes where torchrun started several; all of them must call this."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
-        yield Ranks()
-        return
-    import torch.distributed
-
-    # A rank may have far more to do than another.
-    torch.distributed.init_process_group("gloo", timeout=datetime.timedelta(days=30))
-    try:
-        yield Ranks(torch.distributed.get_rank(), world)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager

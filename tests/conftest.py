@@ -19,7 +19,7 @@ FACTS = {"model": "test-encoder", "dtype": "float32"}
 
 @pytest.fixture(autouse=True)
 def _no_store_of_the_users(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("recbole_llminit.encoding.DEFAULT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr("recbole_llminit.encode_options.DEFAULT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(autouse=True)

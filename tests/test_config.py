@@ -10,7 +10,7 @@ import yaml
 from recbole.model.general_recommender import BPR
 
 from recbole_llminit.config import Config, InitOptions, resolve_model_class
-from recbole_llminit.encoding import EncodeOptions
+from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import with_llm_init
 from recbole_llminit.selection import Uniform, Variance

@@ -15,7 +15,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from recbole_llminit import encoding
-from recbole_llminit.encoding import EncodeOptions, encode_items, plan_encoding
+from recbole_llminit.encode_options import EncodeOptions
+from recbole_llminit.encoding import encode_items, plan_encoding
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.item_text import read_item_texts
@@ -238,6 +239,7 @@ def test_a_killed_run_continues(server, seed):
     time.sleep(random.Random(seed).uniform(1.2, 2.0))
     run.send_signal(signal.SIGKILL)
     run.wait()
+    server.settle()
     folder = next(Path("cache/tiny").iterdir())
     kept = set(read_rows(folder)["item_id"])
     assert 0 < len(kept) < ITEMS

@@ -10,7 +10,7 @@ import recbole_llminit
 PACKAGE = Path(recbole_llminit.__file__).parent
 # In the order of the data flow: a file imports only from those above it.
 ORDER = ["errors", "embeddings", "strategy", "selection", "aggregation", "tables", "settings", "store", "files", "item_text",
-         "encoder", "endpoint", "encoding", "initializer", "compat", "config", "model", "quick_start", "cli", "__main__"]  # fmt: skip
+         "encoder", "endpoint", "encode_options", "ranks", "encoding", "initializer", "compat", "config", "model", "quick_start", "cli", "__main__"]  # fmt: skip
 WITHOUT_RECBOLE = ORDER[: ORDER.index("compat")]
 
 
