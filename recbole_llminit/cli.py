@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"recbole-llminit: error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("recbole-llminit: interrupted; what was encoded is kept, run again to continue\n")
+        more = "; what was encoded is kept, run again to continue" if options.do is encode else ""
+        sys.stderr.write(f"recbole-llminit: interrupted{more}\n")
         return _INTERRUPTED
     return 0
 

@@ -90,7 +90,11 @@ class Config(recbole.config.Config):
     ) -> None:
         self._arguments = arguments
         check_files(config_file_list or ())
-        super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+        try:
+            super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+        except yaml.YAMLError as error:
+            files = ", ".join(str(path) for path in config_file_list or ())
+            raise LLMInitError(f"a configuration file is not YAML ({files}: {error})") from error
         del self._arguments
         InitOptions.from_config(self)
         self._refuse_misspelt()

@@ -117,16 +117,16 @@ class ItemEmbeddings:
         if not (rows >= 0).any():
             cause = (
                 "the file seems keyed by row number, write the item's own id beside each vector"
-                if _are_row_numbers(index)
+                if _are_row_numbers(index) or _are_row_numbers(index, first=1)
                 else "expected the dataset's item ids, check that the file belongs to it"
             )
             raise LLMInitError(f"none of the {len(items):,} items of {dataset} is in {self.source} {named}: {cause}")
         return AlignedEmbeddings(self, rows, tuple(str(token) for token in tokens), (warning,) if warning else ())
 
 
-def _are_row_numbers(index: pd.Index) -> bool:
-    """Whether the ids are exactly 0...n-1, in any order."""
-    return set(index) == {str(number) for number in range(len(index))}
+def _are_row_numbers(index: pd.Index, first: int = 0) -> bool:
+    """Whether the ids are exactly 0...n-1 (or begin at another number), in any order."""
+    return set(index) == {str(number) for number in range(first, first + len(index))}
 
 
 @dataclass(frozen=True)

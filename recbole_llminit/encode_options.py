@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
+from recbole_llminit.embeddings import examples
 from recbole_llminit.encoder import COMMIT, POOLINGS, PRECISIONS, EncoderSettings, hash_folder
 from recbole_llminit.endpoint import PREFIX, resolve_base_url
 from recbole_llminit.errors import LLMInitError
@@ -64,6 +67,8 @@ class EncodeOptions:
         ``llm_text_file``, else the dataset's ``.item`` file.
     own_texts : bool
         Whether ``llm_text_file`` is set.
+    interactions : Path
+        The dataset's ``.inter`` file, which may not be there.
     text_fields, text_template
         From the keys of the same names.
     id_field, field_separator, seq_separator, encoding : str
@@ -81,6 +86,7 @@ class EncodeOptions:
     dataset: str
     text_file: Path
     own_texts: bool
+    interactions: Path
     text_fields: tuple[str, ...] | None
     text_template: str | None
     id_field: str
@@ -119,6 +125,7 @@ class EncodeOptions:
             dataset=dataset,
             text_file=Path(text_file).expanduser() if text_file else folder / f"{dataset}.item",
             own_texts=text_file is not None,
+            interactions=folder / f"{dataset}.inter",
             text_fields=_fields(values["llm_text_fields"]),
             text_template=_text(values, "llm_text_template"),
             id_field=settings.get("ITEM_ID_FIELD") or "item_id",
@@ -158,13 +165,20 @@ class EncodeOptions:
         LLMInitError
             If there are none.
         """
+        folder = self.text_file.parent
+        if not self.own_texts and not folder.is_dir():
+            there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+            raise LLMInitError(
+                f"there is no folder {folder} of the dataset {self.dataset} (looked in {Path.cwd()})"
+                f"{suggest(self.dataset, there)}; check dataset and data_path"
+            )
         if not self.text_file.exists():
             raise LLMInitError(
                 f"there is no {self.text_file} with the texts of {self.dataset}'s items (looked in {Path.cwd()}): give "
                 f"a table with {self.id_field} and texts (CSV, JSON lines, Parquet) in llm_text_file, or vectors you "
                 f"have in llm_embedding"
             )
-        return read_item_texts(
+        texts = read_item_texts(
             self.text_file,
             id_field=self.id_field,
             fields=self.text_fields,
@@ -173,6 +187,34 @@ class EncodeOptions:
             seq_separator=self.seq_separator,
             encoding=self.encoding,
         )
+        if self.own_texts and self.interactions.is_file():
+            self._check_ids(texts)
+        return texts
+
+    def _check_ids(self, texts: ItemTexts) -> None:
+        """Compare the ids of a table of the user's own with the dataset's, before anything is encoded."""
+        try:
+            table = pd.read_csv(
+                self.interactions,
+                sep=self.field_separator,
+                usecols=lambda name: str(name).partition(":")[0] == self.id_field,
+                dtype=str,
+                encoding=self.encoding,
+            )
+        except ValueError as error:
+            raise LLMInitError(f"{self.interactions} cannot be read ({error})") from error
+        if table.empty:
+            return
+        items = pd.Index(table.iloc[:, 0].unique())
+        known = int(items.isin(texts.ids).sum())
+        compared = (
+            f"{known:,} of {len(items):,} items of {self.interactions.name} have a text in {self.text_file} (there: "
+            f"{examples(list(items))}; texts: {examples(texts.ids)})"
+        )
+        if not known:
+            raise LLMInitError(f"{compared}: expected the dataset's item ids in {self.id_field}")
+        if known < len(items) / 2:
+            logging.getLogger().warning(f"only {compared}: check that the file belongs to the dataset")
 
     @cached_property
     def facts(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ sentence-transformers and transformers are imported when a model is loaded, not 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -179,6 +180,11 @@ class SentenceEncoder:
         else:
             # The name of one of the model's prompts (which may be empty), or the prompt itself.
             self._prompt = prompts.get(settings.prompt, settings.prompt) or ""
+            if settings.prompt not in prompts and settings.prompt.isidentifier():
+                logging.getLogger().warning(
+                    f"llm_prompt {settings.prompt!r} is none of the model's prompts ({', '.join(prompts)}): it is put "
+                    f"before each text as it stands"
+                )
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -250,7 +256,9 @@ class SentenceEncoder:
             raise LLMInitError(
                 f"{self._settings.model} has no pooling that llm_pooling {mode!r} could set: leave llm_pooling out"
             )
-        width = self._model[0].get_word_embedding_dimension()
+        # Renamed in sentence-transformers 6.
+        old, new = "get_word_embedding_dimension", "get_embedding_dimension"
+        width = getattr(self._model[0], new if hasattr(self._model[0], new) else old)()
         self._model[index] = type(self._model[index])(width, pooling_mode=mode)
 
     def _set_max_length(self, length: int) -> None:

@@ -42,6 +42,7 @@ from recbole_llminit.store import (
 # A killed run loses at most a second's work, or a fiftieth of all; a day's work is some 400 shards.
 _SECONDS_PER_SHARD = 1.0
 _SHARE_PER_SHARD = 0.02
+_SHOWN = 200
 _NOISY = ("httpx", "httpx2", "openai", "sentence_transformers", "filelock", "huggingface_hub")
 
 
@@ -51,6 +52,8 @@ class EncodePlan:
 
     Parameters
     ----------
+    encoder : str
+        What is to encode, and the prompt if one is set.
     texts : ItemTexts
         Every item's text.
     hashes : ndarray of str, shape [n]
@@ -65,6 +68,7 @@ class EncodePlan:
         Whether a killed run left replaced rows.
     """
 
+    encoder: str
     texts: ItemTexts
     hashes: npt.NDArray[Any]
     folder: Path | None
@@ -82,12 +86,13 @@ class EncodePlan:
         texts = self.texts
         shown = np.unique(np.linspace(0, len(texts.ids) - 1, 5).astype(int))
         counts = {
+            "encoder": self.encoder,
             "texts": texts,
             "store": self.folder or "none yet",
             "to encode": f"{len(self.missing):,} items, {len(texts.ids) - len(self.missing):,} are there",
         }
         lines = [f"{name}: {value}" for name, value in counts.items()]
-        return "\n".join([*lines, *(f"  {texts.ids[row]}: {texts.texts[row]}" for row in shown)])
+        return "\n".join([*lines, *(f"  {texts.ids[row]}: {_shortened(texts.texts[row])}" for row in shown)])
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class EncodeReport:
             "encoder": self.encoder,
             "items": f"{self.items:,} with a text, {self.without_text:,} without (no vector)",
             "encoded": f"{self.encoded:,}; {self.items - self.encoded:,} were there",
-            "truncated": f"{self.truncated:,} at the maximum length",
+            "truncated": f"{self.truncated:,} of those encoded now, at the maximum length",
             "seconds": f"{self.seconds:.1f}",
             "store": str(self.folder),
         }
@@ -149,7 +154,7 @@ def plan_encoding(options: EncodeOptions) -> EncodePlan:
     texts = options.read_texts()
     hashes = np.array([hash_text(text) for text in texts.texts], dtype=object)
     store = _find_store(options, texts)
-    return _compare(texts, hashes, None if store is None else store.path)
+    return _compare(options, texts, hashes, None if store is None else store.path)
 
 
 def encode_items(options: EncodeOptions, ranks: Ranks | None = None) -> EncodeReport:
@@ -184,20 +189,12 @@ def encode_items(options: EncodeOptions, ranks: Ranks | None = None) -> EncodeRe
         if ranks.share(store is not None and not len(plan.missing)):
             removed = _tidy(folder, plan, ranks)
             return _report(options, plan, folder, started, removed=removed)
-        encoder = _load_encoder(options, facts)
-        facts |= {"encoder": dict(encoder.description), "versions": _versions(encoder)}
         with _alone(folder, ranks):
             ranks.wait()
-            plan = _compare(plan.texts, plan.hashes, folder)
-            width = _check_kinship(options, plan.texts, facts)
+            # Another process may have encoded meanwhile.
+            plan = _compare(options, plan.texts, plan.hashes, folder)
             ranks.wait()
-            if ranks.rank == 0:
-                logging.getLogger().info(
-                    f"Encoding {len(plan.missing):,} item texts of {options.dataset} with {facts['model']} into "
-                    f"{folder}"
-                )
-            shard = _OpenShard(folder, facts, width)
-            encoded, truncated = ranks.sum(*_encode_missing(plan, encoder, shard, options, ranks))
+            encoded, truncated = ranks.sum(*_encode_missing(plan, facts, folder, options, ranks))
             removed = compact(folder, plan.unwanted) if ranks.rank == 0 else 0
             ranks.wait()
         return _report(options, plan, folder, started, encoded, removed, truncated)
@@ -269,15 +266,18 @@ def _new_folder(options: EncodeOptions, facts: Mapping[str, Any]) -> Path:
     return options.cache_dir / options.dataset / f"{slug}-{fingerprint_facts(facts)}"
 
 
-def _compare(texts: ItemTexts, hashes: npt.NDArray[Any], folder: Path | None) -> EncodePlan:
+def _compare(options: EncodeOptions, texts: ItemTexts, hashes: npt.NDArray[Any], folder: Path | None) -> EncodePlan:
+    prompt = options.encoder.prompt
+    encoder = f"{options.facts['model']}{'' if prompt is None else f', prompt {prompt!r}'}"
     if folder is None:
-        return EncodePlan(texts, hashes, None, np.arange(len(texts.ids)), (), untidy=False)
+        return EncodePlan(encoder, texts, hashes, None, np.arange(len(texts.ids)), (), untidy=False)
     rows = read_rows(folder)
     replaced = rows["item_id"].duplicated(keep="last")
     ids, recorded = (rows[column][~replaced].to_numpy(object) for column in ("item_id", "text_hash"))
     found = pd.Series(recorded, index=ids).reindex(list(texts.ids)).to_numpy(object)
     unwanted = tuple(pd.Index(ids).intersection(list(texts.without_text)))
-    return EncodePlan(texts, hashes, folder, np.flatnonzero(found != hashes), unwanted, untidy=bool(replaced.any()))
+    missing = np.flatnonzero(found != hashes)
+    return EncodePlan(encoder, texts, hashes, folder, missing, unwanted, untidy=bool(replaced.any()))
 
 
 def _load_encoder(options: EncodeOptions, facts: Mapping[str, Any]) -> TextEncoder:
@@ -309,10 +309,21 @@ def _check_kinship(options: EncodeOptions, texts: ItemTexts, facts: Mapping[str,
 
 
 def _encode_missing(
-    plan: EncodePlan, encoder: TextEncoder, shard: _OpenShard, options: EncodeOptions, ranks: Ranks
+    plan: EncodePlan, facts: Mapping[str, Any], folder: Path, options: EncodeOptions, ranks: Ranks
 ) -> tuple[int, int]:
     """Encode this rank's share of the missing texts, the longest first; return how many, and how many were cut."""
+    if not len(plan.missing):
+        return 0, 0
     texts = plan.texts
+    encoder = _load_encoder(options, facts)
+    facts = {**facts, "encoder": dict(encoder.description), "versions": _versions(encoder)}
+    shard = _OpenShard(folder, facts, _check_kinship(options, texts, facts))
+    # No rank writes before every rank has looked.
+    ranks.wait()
+    if ranks.rank == 0:
+        logging.getLogger().info(
+            f"Encoding {len(plan.missing):,} item texts of {options.dataset} with {plan.encoder} into {folder}"
+        )
     lengths = encoder.lengths([texts.texts[row] for row in plan.missing])
     mine = plan.missing[np.argsort(-lengths, kind="stable")][ranks.rank :: ranks.world]
     done = 0
@@ -331,6 +342,10 @@ def _encode_missing(
             # What is encoded is kept, also where the run is interrupted.
             shard.write()
     return done, encoder.truncated
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ... ({len(text):,} characters)"
 
 
 class _OpenShard:

@@ -52,7 +52,7 @@ def read_embeddings(path: str | Path, id_field: str = _ITEM_ID) -> ItemEmbedding
     if path.is_dir():
         return read_store(path)
     if not path.exists():
-        raise LLMInitError(f"there is no embedding store at {path}: check llm_embedding")
+        raise LLMInitError(f"there are no vectors at {path} (looked in {Path.cwd()}): check the path")
     readers: dict[str, Callable[[Path, str], tuple[Sequence[Any], npt.NDArray[Any]]]] = {
         ".npy": _read_npy,
         ".safetensors": _read_safetensors,
@@ -308,6 +308,8 @@ def _read_ids_beside(path: Path, id_field: str) -> Sequence[Any]:
         # A byte order mark would be part of the first id.
         text = ids.read_text(encoding="utf-8-sig")
         content = json.loads(text) if ids.suffix == ".json" else text.splitlines()
+    except LLMInitError:
+        raise
     except ValueError as error:
         raise LLMInitError(f"the ids in {ids} cannot be read ({error}): expected UTF-8 text") from error
     if not isinstance(content, list):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import csv
 import html
 import re
@@ -20,6 +22,7 @@ from recbole_llminit.files import read_delimited
 
 _FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
+_SWITCHES = {"true", "false", "yes", "no"}
 _SAMPLE = 1000
 _TITLE = re.compile("title|^name$|(item|product|movie|book|song|track|game|business|place|recipe|app)_?name$", re.I)
 _NOT_A_TEXT = re.compile("(^|_)(id|ids|asin|isbn|ean|upc|url|urls|link|image|images|img|timestamp|date|time)$", re.I)
@@ -43,6 +46,8 @@ class ItemTexts:
         Tokens of the items that have none.
     fields : tuple of str
         The fields the texts are made of.
+    filled : tuple of int
+        How many items have each of the fields.
     template : str
         How they were put together.
     source : str
@@ -53,14 +58,16 @@ class ItemTexts:
     texts: tuple[str, ...]
     without_text: tuple[str, ...]
     fields: tuple[str, ...]
+    filled: tuple[int, ...]
     template: str
     source: str
 
     def __str__(self) -> str:
         """Return the counts and the template, as a log line."""
+        counts = ", ".join(f"{field} {count:,}" for field, count in zip(self.fields, self.filled, strict=True))
         return (
             f"{len(self.ids) + len(self.without_text):,} items in {self.source}, {len(self.without_text):,} without "
-            f"text; template {self.template!r}"
+            f"text; template {self.template!r} (items with {counts})"
         )
 
 
@@ -129,7 +136,8 @@ def read_item_texts(
         [_clean(_as_text(value, separators.get(field))) for value in table[field].to_numpy()] for _, field, _ in parts
     ]
     texts = [_compose(parts, values) for values in zip(*columns, strict=True)]
-    return _by_item(ids, texts, tuple(field for _, field, _ in parts), template, path)
+    filled = tuple(sum(map(bool, column)) for column in columns)
+    return _by_item(ids, texts, tuple(field for _, field, _ in parts), filled, template, path)
 
 
 def find_text_fields(table: pd.DataFrame, id_field: str) -> list[str]:
@@ -203,6 +211,10 @@ def _as_text(value: Any, separator: str | None = None) -> str:
         # A Parquet column without its text annotation, as Hive writes it.
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
+        if value.startswith("[") and value.endswith("]"):
+            # A list that was written into a cell of text.
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return _as_text(ast.literal_eval(value))
         if separator is None or not separator.strip():
             return value
         return ", ".join(filter(None, (part.strip() for part in value.split(separator))))
@@ -234,11 +246,20 @@ def _is_text(name: str, column: pd.Series) -> bool:
             values.append(text)
         if len(values) == _SAMPLE:
             break
+    if {text.lower() for text in values} <= _SWITCHES:
+        return False
     words = sum(bool(re.search(r"[^\W\d_]{2}", text)) and not _CODE.fullmatch(text) for text in values)
     return words > len(values) / 2
 
 
-def _by_item(ids: list[str], texts: list[str], fields: tuple[str, ...], template: str, path: Path) -> ItemTexts:
+def _by_item(
+    ids: list[str],
+    texts: list[str],
+    fields: tuple[str, ...],
+    filled: tuple[int, ...],
+    template: str,
+    path: Path,
+) -> ItemTexts:
     by_id: dict[str, str] = {}
     conflicting = [item for item, text in zip(ids, texts, strict=True) if by_id.setdefault(item, text) != text]
     if conflicting:
@@ -256,6 +277,7 @@ def _by_item(ids: list[str], texts: list[str], fields: tuple[str, ...], template
         tuple(text for text in by_id.values() if text),
         tuple(item for item, text in by_id.items() if not text),
         fields,
+        filled,
         template,
         str(path),
     )

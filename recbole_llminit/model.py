@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.config import InitOptions, resolve_model_class
+from recbole_llminit.encode_options import LLM_KEYS
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.initializer import InitReport, initialize_embeddings_
 
@@ -105,8 +106,9 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
     options = InitOptions.from_config(config)
     logger = getLogger()
     if options.strategy is None:
-        if "init_strategy" not in config and options.embedding is not None:
-            logger.warning("llm_embedding is set, but init_strategy is not: the model starts as in stock RecBole")
+        keys = [key for key in ("llm_embedding", *LLM_KEYS) if config[key] is not None]
+        if "init_strategy" not in config and keys:
+            logger.warning(f"{keys[0]} is set, but init_strategy is not: the model starts as in stock RecBole")
         return None
     embeddings = read_embeddings(options.provide_embedding(), dataset.iid_field)
     report = initialize_embeddings_(

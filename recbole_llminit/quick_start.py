@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from recbole_llminit import compat
 from recbole_llminit.config import Config, InitOptions
@@ -17,6 +18,7 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import get_model
 
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
+import recbole  # isort: skip
 from recbole.data import create_dataset, data_preparation  # isort: skip
 from recbole.utils import get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
 
@@ -140,9 +142,19 @@ def _prepare(config: Config) -> Config:
     init_seed(config["seed"], config["reproducibility"])
     _start_logging(config)
     options = InitOptions.from_config(config)
-    if options.strategy is not None:
+    if options.embedding is not None and options.encode is not None and not options.encode.are_default:
+        getLogger().warning("llm_embedding is set: the llm_ keys of the encoder and the texts are not used")
+    if options.strategy is not None and not _comes_later(config):
         config["llm_embedding"] = str(options.provide_embedding())
     return config
+
+
+def _comes_later(config: Config) -> bool:
+    """Whether RecBole downloads the dataset, with its texts: then the model's constructor makes the vectors."""
+    if config["llm_embedding"] is not None or Path(config["data_path"]).is_dir():
+        return False
+    urls = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
+    return config["dataset"] in yaml.safe_load(urls.read_text(encoding="utf-8"))
 
 
 def _train_and_test(

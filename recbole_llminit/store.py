@@ -37,7 +37,7 @@ _FORMAT = 1
 _FORMAT_NAMES = {"ipc": "an Arrow", "parquet": "a Parquet"}
 _METADATA_KEY = b"recbole_llminit"
 _FACTS_THAT_CHANGE_NO_VECTOR = ("encoder", "versions", "ref")
-_SETTINGS = ("pooling", "prompt", "max_length", "dtype", "base_url")
+_SETTINGS = ("pooling", "prompt", "max_length", "dtype", "base_url", "text_file")
 _TRIES = 5
 
 DEFAULT_CACHE = "~/.cache/recbole-llminit"

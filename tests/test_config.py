@@ -310,3 +310,11 @@ def test_the_texts_of_a_dataset_are_where_recbole_looks():
     found = InitOptions.from_config(Config("BPR", "toy", config_dict={"init_strategy": "var", "data_path": "d"}))
     assert found.encode.text_file == Path("d/toy/toy.item")
     assert options(init_strategy="var").encode.text_file.exists()
+
+
+def test_a_file_that_is_not_yaml(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: b: c")
+    with pytest.raises(
+        LLMInitError, match=r"a configuration file is not YAML \(.*a.yaml: mapping values are not allowed"
+    ):
+        Config("BPR", "ml-100k", [tmp_path / "a.yaml"])

@@ -106,6 +106,11 @@ def test_a_prompt_of_the_models_that_is_empty_is_empty(minilm, tmp_path):
     np.testing.assert_allclose(encoder(tmp_path, prompt="").encode(["Green tea leaves"]), expected, atol=1e-6)
 
 
+def test_a_mistyped_name_of_a_prompt_is_told(caplog):
+    encoder(MINILM, prompt="passage")
+    assert "llm_prompt 'passage' is none of the model's prompts (query, document): it is put before" in caplog.text
+
+
 def test_maximum_length_and_what_it_cuts(bert):
     long = " ".join(WORDS)
     found = encoder(bert, max_length=6)

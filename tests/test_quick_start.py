@@ -122,6 +122,8 @@ def test_vectors_without_a_strategy_are_said(tiny, caplog):
     settings = {**tiny, "epochs": 1, "llm_embedding": "somewhere", "init_strategy": "none"}
     run_recbole_llminit("BPR", config_dict=settings, saved=False)
     assert "llm_embedding is set" not in caplog.text
+    run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 1, "llm_encoder": "some/model"}, saved=False)
+    assert "llm_encoder is set, but init_strategy is not" in caplog.text
 
 
 def test_low_coverage_is_logged_as_a_warning(llm, tmp_path, tiny_items, caplog):
@@ -240,8 +242,22 @@ def test_vectors_are_made_where_there_are_none(tiny, caplog, tmp_path):
     second = run_recbole_llminit("LightGCN", config_dict=settings)
     assert "Encoding" not in caplog.text
     assert f"Item vectors: {store}, nothing to encode" in caplog.text
+    assert "are not used" not in caplog.text
     given = run_recbole_llminit("LightGCN", config_dict={**settings, "llm_embedding": str(store)})
+    assert "llm_embedding is set: the llm_ keys of the encoder and the texts are not used" in caplog.text
     assert first["test_result"] == second["test_result"] == given["test_result"]
+
+
+def test_a_dataset_to_be_downloaded_is_not_asked_for_texts_before(tiny, monkeypatch):
+    def downloads(config):
+        raise RuntimeError("RecBole loads the dataset")
+
+    monkeypatch.setattr(quick_start, "create_dataset", downloads)
+    settings = {**tiny, "data_path": "nowhere", "init_strategy": "var"}
+    with pytest.raises(RuntimeError, match="RecBole loads the dataset"):
+        run_recbole_llminit("BPR", config_dict={**settings, "dataset": "ml-1m"})
+    with pytest.raises(LLMInitError, match="there is no folder nowhere/unknown of the dataset unknown"):
+        run_recbole_llminit("BPR", config_dict={**settings, "dataset": "unknown"})
 
 
 def test_vectors_are_made_in_ones_own_training_loop(tiny, tmp_path):

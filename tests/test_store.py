@@ -238,7 +238,7 @@ def test_truncated_shard(tmp_path, keep):
 
 
 def test_missing_store(tmp_path):
-    with pytest.raises(LLMInitError, match=r"there is no embedding store at .*nowhere: check llm_embedding"):
+    with pytest.raises(LLMInitError, match=r"there are no vectors at .*nowhere .*: check the path"):
         read_embeddings(tmp_path / "nowhere")
     with pytest.raises(LLMInitError, match="holds no .arrow or .parquet file"):
         read_embeddings(tmp_path)
