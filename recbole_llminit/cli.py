@@ -33,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "items are split over the processes.",
         allow_abbrev=False,
     )
-    encoding.add_argument("-d", "--dataset", help="the dataset's name")
-    encoding.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    add_data_arguments(encoding)
     encoding.add_argument("--dry-run", action="store_true", help="print five texts and the counts, and encode nothing")
     encoding.set_defaults(do=encode)
     listing = commands.add_parser(
@@ -67,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of RecBole's ``run_recbole.py`` that are not configuration keys."""
     parser.add_argument("-m", "--model", help="a RecBole model's name, or the dotted path of your own class")
+    add_data_arguments(parser)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name the dataset and the configuration files."""
     parser.add_argument("-d", "--dataset", help="the dataset's name")
     parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
 

@@ -112,11 +112,8 @@ class EncodeOptions:
         Raises
         ------
         LLMInitError
-            If a key or value is unknown, or two do not go together.
+            If a value is unknown, or two do not go together.
         """
-        for key in settings:
-            if str(key).startswith("llm_") and key not in (*LLM_KEYS, "llm_embedding"):
-                raise unknown_key(str(key), (*LLM_KEYS, "llm_embedding"))
         values = {key: None if is_none(settings.get(key)) else settings[key] for key in LLM_KEYS}
         dataset = str(settings["dataset"])
         text_file = _text(values, "llm_text_file")
@@ -153,6 +150,9 @@ class EncodeOptions:
             key = argument.removeprefix("--").partition("=")[0]
             if key not in known:
                 raise LLMInitError(f"encode knows no --{key}{suggest(key, known)} ({', '.join(known)})")
+        for key in settings:
+            if str(key).startswith("llm_") and key not in (*LLM_KEYS, "llm_embedding"):
+                raise unknown_key(str(key), (*LLM_KEYS, "llm_embedding"))
         if is_none(settings.get("dataset")):
             raise LLMInitError("no dataset is given: pass --dataset=NAME, or set it in a YAML file")
         return cls.from_settings(settings, _dataset_folder(settings))

@@ -236,9 +236,13 @@ def _report(
     )
 
 
+def _asked_facts(options: EncodeOptions, texts: ItemTexts) -> dict[str, Any]:
+    return {**options.facts, "template": texts.template, "fields": list(texts.fields)}
+
+
 def _name_facts(options: EncodeOptions, texts: ItemTexts) -> dict[str, Any]:
     """Return the facts that name the store, with the revision: that of an earlier run, or asked of the hub."""
-    facts = {**options.facts, "template": texts.template, "fields": list(texts.fields)}
+    facts = _asked_facts(options, texts)
     if facts["revision"] is None and "ref" in facts:
         store = _find_store(options, texts)
         facts["revision"] = store.facts["revision"] if store else resolve_commit(facts["model"], facts["ref"])
@@ -250,15 +254,14 @@ def _find_store(options: EncodeOptions, texts: ItemTexts, facts: Mapping[str, An
 
     Where the revision of a model on the hub is not known, that of an earlier run goes on: the hub is not asked.
     """
-    facts = facts or {**options.facts, "template": texts.template, "fields": list(texts.fields)}
-    known = facts["revision"] is not None or "ref" not in facts
-    for store in list_stores(options.cache_dir, options.dataset):
-        if known and store.fingerprint == fingerprint_facts(facts):
-            return store
-        masked = fingerprint_facts({**store.facts, "revision": None})
-        if not known and store.facts.get("ref") == facts["ref"] and masked == fingerprint_facts(facts):
-            return store
-    return None
+    facts = facts or _asked_facts(options, texts)
+    wanted = fingerprint_facts(facts)
+    stores = list_stores(options.cache_dir, options.dataset)
+    if facts["revision"] is not None or "ref" not in facts:
+        return next((store for store in stores if store.fingerprint == wanted), None)
+    of_the_branch = (store for store in stores if store.facts.get("ref") == facts["ref"])
+    masked = (store for store in of_the_branch if fingerprint_facts({**store.facts, "revision": None}) == wanted)
+    return next(masked, None)
 
 
 def _new_folder(options: EncodeOptions, facts: Mapping[str, Any]) -> Path:

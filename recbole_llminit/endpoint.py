@@ -85,8 +85,8 @@ class EndpointEncoder:
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key and self._base_url == _OPENAI:
             raise LLMInitError(f"the encoder {settings.model} needs a key: set the environment variable OPENAI_API_KEY")
-        self._key = key or "none"
-        self._client = openai.OpenAI(api_key=self._key, base_url=self._base_url, max_retries=_RETRIES)
+        self._secrets = [secret for secret in (key, repr(key)[1:-1]) if secret]
+        self._client = openai.OpenAI(api_key=key or "none", base_url=self._base_url, max_retries=_RETRIES)
         self._errors = openai
         self._model = settings.model.removeprefix(PREFIX)
         self._prompt = settings.prompt or ""
@@ -181,7 +181,9 @@ class EndpointEncoder:
             )
         response = getattr(error, "response", None)
         more = error.__cause__ if response is None else response.text[:_LONGEST_REASON]
-        said = f"{error} {more or ''}".replace(self._key, "***").replace(repr(self._key)[1:-1], "***")
+        said = f"{error} {more or ''}"
+        for secret in self._secrets:
+            said = said.replace(secret, "***")
         reason = f"{type(error).__name__}: {' '.join(said.split())}"
         return LLMInitError(
             f"{self._base_url} gave no vectors of {self._model} ({reason}): what was encoded is kept, run again to "

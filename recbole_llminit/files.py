@@ -7,7 +7,7 @@ import json
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,11 @@ def read_delimited(
             raise ValueError("its rows have more fields than its header") from warning
 
 
+def split_header(columns: Iterable[str]) -> dict[str, str]:
+    """Split the ``name:type`` columns of RecBole's atomic files into types by name."""
+    return {name: kind for name, _, kind in (str(column).partition(":") for column in columns)}
+
+
 def _as_id(token: Any, path: Path) -> str:
     if isinstance(token, str | int | np.integer) and not isinstance(token, bool):
         return str(token)
@@ -213,8 +218,7 @@ def _read_parquet(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray
 
 def _read_atomic(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray[Any]]:
     """Read RecBole's tab-separated file with ``name:type`` in its header."""
-    header = read_delimited(path, "\t", quoting=csv.QUOTE_NONE, rows=0).columns
-    kinds = dict(column.partition(":")[::2] for column in header)
+    kinds = split_header(read_delimited(path, "\t", quoting=csv.QUOTE_NONE, rows=0).columns)
     # RecBole's documentation calls the ids of an .itememb file iid, an alias of the items.
     tokens = [name for name, kind in kinds.items() if kind == "token"]
     alias = path.suffix == ".itememb" and len(tokens) == 1 and id_field not in kinds

@@ -18,7 +18,7 @@ import pandas as pd
 
 from recbole_llminit.embeddings import examples
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import read_delimited
+from recbole_llminit.files import read_delimited, split_header
 
 _FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
@@ -292,7 +292,7 @@ def _read_table(
         if form == ".item":
             # Quotes are part of a title here: RecBole's files are not written with quoting.
             table = read_delimited(path, field_separator, quoting=csv.QUOTE_NONE, encoding=encoding)
-            kinds = dict(_typed(column) for column in table.columns)
+            kinds = split_header(table.columns)
             table.columns = list(kinds)
             table = table[[field for field, kind in kinds.items() if not kind.startswith("float")]]
             return table, {field: seq_separator for field, kind in kinds.items() if kind == "token_seq"}
@@ -307,9 +307,3 @@ def _read_table(
     except (OSError, ValueError, EOFError, LookupError) as error:
         raise LLMInitError(f"{path} cannot be read ({error}): expected {_FORMATS}") from error
     raise LLMInitError(f"{path} is not a form of texts that can be read: expected {_FORMATS}")
-
-
-def _typed(column: str) -> tuple[str, str]:
-    """Split ``name:type``, the header of RecBole's atomic files."""
-    name, _, kind = str(column).partition(":")
-    return name, kind
