@@ -1,10 +1,10 @@
-"""Validation curves and test results of BPR and LightGCN on amazon-office from the stock start and from LLM starts.
+"""Validation curves and test results of three models on amazon-office from the stock start and from LLM starts.
 
 ``python benchmarks/convergence.py --data_path=dataset --out=results``
 
-Trains ``yaml/bpr_amazon-office.yaml`` and ``yaml/lightgcn_amazon-office.yaml`` (the vectors made as the files say) for
-every start and seed, on one torch thread, through `run_recbole_llminit`; writes ``starts_amazon-office.csv`` (a row per
-run), ``starts_amazon-office_curves.csv`` (a row per epoch), ``starts_amazon-office.md`` (means over the seeds) and
+Trains ``yaml/bpr_amazon-office.yaml`` and its kin (the vectors made as the files say) for every model, start and seed,
+on one torch thread, through `run_recbole_llminit`; writes ``starts_amazon-office.csv`` (a row per run),
+``starts_amazon-office_curves.csv`` (a row per epoch), ``starts_amazon-office.md`` (means over the seeds) and
 ``starts_amazon-office.png``. A run whose row stands in the CSV is not trained again. A seed sets split, negatives and
 start. Two of the starts are controls: the stock start with a higher learning rate, and ``var`` at the deviation of the
 stock start.
@@ -29,7 +29,7 @@ from recbole_llminit import run_recbole_llminit
 
 CONFIGURATIONS = Path(__file__).parents[1] / "yaml"
 NAME = "starts_amazon-office"
-MODELS = ("BPR", "LightGCN")
+MODELS = ("BPR", "LightGCN", "SGCL")
 STARTS: dict[str, dict[str, Any]] = {
     "none": {"init_strategy": "none"},
     "none, learning_rate 0.003": {"init_strategy": "none", "learning_rate": 0.003},
@@ -61,19 +61,22 @@ def draw(curves: pd.DataFrame, path: Path) -> None:
 
     models = [model for model in MODELS if model in set(curves["model"])]
     figure, (panels,) = plt.subplots(
-        1, len(models), figsize=(5.5 * len(models), 4.2), layout="constrained", sharey=True, squeeze=False
+        1, len(models), figsize=(4.5 * len(models), 4.2), layout="constrained", sharey=True, squeeze=False
     )
     for axes, model in zip(panels, models, strict=True):
         of_model = curves[curves["model"] == model]
         last = int(of_model["epoch"].max())
         for start, style in zip(STARTS, ("k-", "k:", "C0-", "C1-", "C2-", "C2:"), strict=True):
+            if not (of_model["start"] == start).any():
+                continue
             runs = of_model[of_model["start"] == start].pivot_table(index="seed", columns="epoch", values="valid")
             best = runs.reindex(columns=range(1, last + 1)).cummax(axis=1).ffill(axis=1)
             axes.plot(best.columns, best.mean(), style, label=start)
             axes.fill_between(best.columns, best.min(), best.max(), color=style[:-1], alpha=0.1, linewidth=0)
-        axes.set(xlabel="epoch", xlim=(1, last), ylim=(0, None))
+        axes.set(xlabel="epoch", xlim=(1, last))
         axes.set_title(f"{model}, mean and range over {of_model['seed'].nunique()} seeds", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylim(0, 1.05 * float(curves["valid"].max()))
     panels[0].set_ylabel("best validation NDCG@10 so far")
     panels[-1].legend(frameon=False, fontsize=9, loc="lower right")
     figure.savefig(path, dpi=130)
@@ -84,7 +87,7 @@ def write_report(rows: pd.DataFrame, path: Path) -> None:
     metrics = ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]
     seeds = sorted(int(seed) for seed in rows["seed"].unique())
     lines = [
-        "# BPR and LightGCN on amazon-office from the stock start and from LLM starts",
+        "# BPR, LightGCN and SGCL on amazon-office from the stock start and from LLM starts",
         "",
         f"Test results, mean ± standard deviation over {len(seeds)} seeds ({', '.join(map(str, seeds))}); *epochs* is "
         "the best epoch by validation NDCG@10. A seed sets split, negatives and start, so that the deviation holds the "
@@ -96,14 +99,17 @@ def write_report(rows: pd.DataFrame, path: Path) -> None:
     for model in dict.fromkeys(rows["model"]):
         for start in STARTS:
             runs = rows[(rows["model"] == model) & (rows["start"] == start)]
+            if runs.empty:
+                continue
             cells = [f"{runs[metric].mean():.4f} ± {runs[metric].std():.4f}" for metric in metrics]
             lines.append(f"| {model} | {start} | {runs['epochs'].mean():.0f} | {' | '.join(cells)} |")
     lines += [
         "",
         f"![validation curves]({NAME}.png)",
         "",
-        "Made by `python benchmarks/convergence.py`: the settings of `yaml/bpr_amazon-office.yaml` and "
-        "`yaml/lightgcn_amazon-office.yaml`, vectors of `recbole-llminit encode` (all-MiniLM-L6-v2, titles), one "
+        "Made by `python benchmarks/convergence.py`: the settings of `yaml/bpr_amazon-office.yaml`, "
+        "`yaml/lightgcn_amazon-office.yaml` and `yaml/sgcl_amazon-office.yaml`, vectors of `recbole-llminit encode` "
+        "(all-MiniLM-L6-v2, titles), one "
         f"torch thread; Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, pandas "
         f"{pd.__version__}. Every run stands in [{NAME}.csv]({NAME}.csv).",
         "",
@@ -118,6 +124,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="the vectors; left out, they are made as the files say")
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[2020, 2021, 2022])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -131,7 +138,7 @@ def main() -> None:
     curves = pd.read_csv(curves_path).to_dict("records") if curves_path.exists() else []
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
-        for model, seed, start in itertools.product(options.models, options.seeds, STARTS):
+        for model, seed, start in itertools.product(options.models, options.seeds, options.starts):
             if any((row["model"], row["seed"], row["start"]) == (model, seed, start) for row in rows):
                 continue
             row, curve = train(model, start, seed, settings)
