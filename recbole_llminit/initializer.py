@@ -14,13 +14,15 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 from texttable import Texttable
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from recbole_llminit.aggregation import aggregate_users
 from recbole_llminit.embeddings import AlignedEmbeddings, examples
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.freeze import freeze_rows_
 from recbole_llminit.strategy import Reduction, Strategy
-from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, model_name, trainable_embeddings
+from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, model_name
 
 Scale = Literal["raw", "model"] | float
 UserStart = Literal["mean", "none"]
@@ -31,15 +33,59 @@ _LOW_COVERAGE = 0.5
 
 @dataclass(frozen=True)
 class TableReport:
-    """What was written into one table."""
+    """What was written into one table.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's name.
+    side : {"user", "item"}
+        Whose rows were written.
+    shape : tuple of int
+        How many users or items, and the width.
+    first : int
+        Where their rows begin in the parameter.
+    columns : bool
+        Whether they are its columns.
+    whole : tuple of int
+        The parameter's own shape.
+    rows_written, rows_left : int
+        How many of them were written, and how many keep the model's own values.
+    unit : bool
+        Whether the model holds its rows at length 1, and so the written ones were brought to it.
+    frozen : bool
+        Whether training leaves the written rows as they are.
+    deviation_before, deviation_after : float
+        The standard deviation of their values.
+    """
 
     name: str
     side: Side
     shape: tuple[int, int]
+    first: int
+    columns: bool
+    whole: tuple[int, int]
     rows_written: int
     rows_left: int
+    unit: bool
+    frozen: bool
     deviation_before: float
     deviation_after: float
+
+    @property
+    def label(self) -> str:
+        """The part of the parameter that was looked at, as in Python: ``name``, ``name.T`` or ``name[41:71]``."""
+        name = f"{self.name}.T" if self.columns else self.name
+        if self.shape[0] == self.whole[1 if self.columns else 0]:
+            return name
+        return f"{name}[{self.first}:{self.first + self.shape[0]}]"
+
+    def __str__(self) -> str:
+        notes = ", each of length 1 as the model has them" * self.unit + ", frozen" * self.frozen
+        return (
+            f"{self.shape[0]:,} x {self.shape[1]}, {self.rows_written:,} {self.side} rows written{notes}, "
+            f"{self.rows_left:,} left; deviation {self.deviation_before:.4f} -> {self.deviation_after:.4f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,8 +110,8 @@ class InitReport:
         Coverage, without ``[PAD]``.
     tables : tuple of TableReport
         The tables written.
-    left_alone : tuple of str
-        Embedding tables that are neither the users' nor the items', with their shapes.
+    left_alone : mapping of str to str
+        The other tables, with the reason.
     notes : tuple of str
         What looked wrong with the vectors' ids.
     seconds : float
@@ -85,7 +131,7 @@ class InitReport:
     users: int
     users_with_items: int
     tables: tuple[TableReport, ...]
-    left_alone: tuple[str, ...]
+    left_alone: Mapping[str, str]
     notes: tuple[str, ...]
     seconds: float
 
@@ -124,15 +170,8 @@ class InitReport:
             ["vectors", f"{self.source} [{self.fingerprint}]"],
             ["coverage", f"{self.items_with_vector:,} of {self.items:,} items, {users}"],
         ]
-        for table in self.tables:
-            rows.append(
-                [
-                    table.name,
-                    f"{table.shape[0]:,} x {table.shape[1]}, {table.rows_written:,} {table.side} rows written, "
-                    f"{table.rows_left:,} left; deviation {table.deviation_before:.4f} -> {table.deviation_after:.4f}",
-                ]
-            )
-        rows.append(["left alone", ", ".join(("[PAD] rows", *self.left_alone))])
+        rows += [[table.label, str(table)] for table in self.tables]
+        rows.append(["left alone", "\n".join(["[PAD] rows", *(": ".join(other) for other in self.left_alone.items())])])
         rows.append(["seconds", f"{self.seconds:.2f}"])
         table = Texttable(max_width=0)
         table.set_deco(Texttable.BORDER | Texttable.VLINES | Texttable.HEADER)
@@ -152,7 +191,9 @@ def initialize_embeddings_(
     scale: Scale = "raw",
     user: UserStart = "mean",
     missing: Missing = "model",
+    trainable: bool = True,
     tables: Mapping[Side, Sequence[str]] | None = None,
+    id_fields: Mapping[Side, str] | None = None,
 ) -> InitReport:
     """Write the LLM start into a built model's user and item tables, in place.
 
@@ -175,8 +216,11 @@ def initialize_embeddings_(
         Users start at the mean of their training items' values, or as the model made them.
     missing : {"model", "mean", "error"}
         Items without a vector keep the model's own row, start at the mean of all written rows, or are an error.
-    tables : mapping, optional
-        ``{"user": [...], "item": [...]}``, parameter names, where they cannot be found by their number of rows.
+    trainable : bool
+        Whether training may change the item rows that were written; see `freeze_rows_
+        <recbole_llminit.freeze.freeze_rows_>`.
+    tables, id_fields : mapping, optional
+        ``named`` and ``id_fields`` of `find_embedding_tables <recbole_llminit.tables.find_embedding_tables>`.
 
     Returns
     -------
@@ -196,11 +240,8 @@ def initialize_embeddings_(
     """
     began = time.perf_counter()
     n_users, n_items = interactions.shape
-    found = [
-        table
-        for table in find_embedding_tables(model, n_users, n_items, tables)
-        if table.side == "item" or user != "none"
-    ]
+    search = find_embedding_tables(model, n_users, n_items, tables, id_fields)
+    found = [table for table in search.tables if table.side == "item" or user != "none"]
     if not found:
         raise LLMInitError(
             f"nothing of {model_name(model)} would be written (init_user: {user}, init_tables: {tables}): "
@@ -230,6 +271,7 @@ def initialize_embeddings_(
 
     for write in writes:
         _refuse_overflow(*write)
+    written = tuple(_write(*write, trainable=trainable) for write in writes)
     return InitReport(
         model=model_name(model),
         strategy=repr(strategy),
@@ -243,8 +285,11 @@ def initialize_embeddings_(
         items_with_vector=len(embeddings.items),
         users=n_users - 1,
         users_with_items=int(has_user_value.sum()),
-        tables=tuple(_write(*write) for write in writes),
-        left_alone=_others(model, found),
+        tables=written,
+        left_alone={
+            **{table.name: "init_user is none" for table in search.tables if table not in found},
+            **search.left_alone,
+        },
         notes=embeddings.warnings,
         seconds=time.perf_counter() - began,
     )
@@ -256,8 +301,9 @@ def _refuse(found: Sequence[EmbeddingTable], embeddings: AlignedEmbeddings, miss
         if table.width > embeddings.width:
             raise LLMInitError(
                 f"embedding_size {table.width} is larger than the {embeddings.width} dimensions of "
-                f"{embeddings.embeddings.encoder} (table {table.name}): set embedding_size (hidden_size in SASRec and "
-                f"its kin) <= {embeddings.width}, or use a larger encoder"
+                f"{embeddings.embeddings.encoder} (table {table.name}): set embedding_size, or what the model calls it "
+                f"(SASRec: hidden_size, MultiVAE: mlp_hidden_size, GCMC: gcn_output_dim), <= {embeddings.width}, or "
+                f"use a larger encoder"
             )
     without = np.flatnonzero(embeddings.rows < 0)[1:]
     if len(without) and missing == "error":
@@ -266,12 +312,6 @@ def _refuse(found: Sequence[EmbeddingTable], embeddings: AlignedEmbeddings, miss
             f"({examples([embeddings.tokens[item] for item in without[:4]])}) and init_missing is 'error': "
             f"add their vectors, or set init_missing"
         )
-
-
-def _others(model: nn.Module, found: Sequence[EmbeddingTable]) -> tuple[str, ...]:
-    written = {id(table.weight) for table in found}
-    tables = trainable_embeddings(model).items()
-    return tuple(f"{name} {tuple(weight.shape)}" for name, weight in tables if id(weight) not in written)
 
 
 def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> npt.NDArray[np.float32]:
@@ -287,8 +327,8 @@ def _factor(
     values: npt.NDArray[np.float32], scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]
 ) -> float:
     if scale == "model":
-        weights = [table.weight for table in tables if table.side == "item"] or [table.weight for table in tables]
-        target = float(torch.cat([weight.detach().reshape(-1) for weight in weights]).float().std())
+        weights = [table.values for table in tables if table.side == "item"] or [table.values for table in tables]
+        target = float(torch.cat([values.reshape(-1) for values in weights]).float().std())
     else:
         target = scale
     deviation = float(values.std(dtype=np.float64))
@@ -307,17 +347,38 @@ def _refuse_overflow(table: EmbeddingTable, values: npt.NDArray[np.float32], has
 
 
 @torch.no_grad()
-def _write(table: EmbeddingTable, values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_]) -> TableReport:
-    weight, ids = table.weight, torch.from_numpy(np.flatnonzero(has_value))
-    before = float(weight.float().std())
-    rows = weight[: table.rows]
-    rows.index_copy_(0, ids.to(weight.device), torch.from_numpy(values[has_value]).to(weight.device, weight.dtype))
+def _write(
+    table: EmbeddingTable,
+    values: npt.NDArray[np.float32],
+    has_value: npt.NDArray[np.bool_],
+    *,
+    trainable: bool,
+) -> TableReport:
+    rows, ids = table.values, torch.from_numpy(np.flatnonzero(has_value))
+    before, unit = float(rows.float().std()), _has_unit_rows(rows)
+    new = torch.from_numpy(values[has_value])
+    if unit:
+        new = functional.normalize(new, dim=1)
+    rows.index_copy_(0, ids.to(rows.device), new.to(rows.device, rows.dtype))
+    frozen = table.side == "item" and not trainable
+    if frozen:
+        freeze_rows_(table, ids)
     return TableReport(
         name=table.name,
         side=table.side,
-        shape=(int(weight.shape[0]), table.width),
+        shape=(table.rows, table.width),
+        first=table.first,
+        columns=table.columns,
+        whole=(int(table.weight.shape[0]), int(table.weight.shape[1])),
         rows_written=len(ids),
-        rows_left=int(weight.shape[0]) - len(ids),
+        rows_left=table.rows - len(ids),
+        unit=unit,
+        frozen=frozen,
         deviation_before=before,
-        deviation_after=float(weight.float().std()),
+        deviation_after=float(rows.float().std()),
     )
+
+
+def _has_unit_rows(rows: Tensor) -> bool:
+    """Whether the model's constructor brought each row to length 1, as KTUP does."""
+    return len(rows) > 1 and bool(((rows[1:].float().norm(dim=1) - 1).abs() < 1e-4).all())

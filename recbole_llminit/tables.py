@@ -1,21 +1,47 @@
-"""Where a model keeps its user and item embeddings."""
+"""Where a model keeps a row for each user and each item."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_llminit.errors import LLMInitError
 
 Side = Literal["user", "item"]
 
+# Tables that their number of rows would take for the users' or the items': (model, parameter) and what they are.
+OTHER_MEANING: Mapping[tuple[str, str], str] = {
+    ("NNCF", "user_neigh_embedding.weight"): "items in their role as neighbours of a user, filtered and pooled",
+    ("NNCF", "item_neigh_embedding.weight"): "users in their role as neighbours of an item, filtered and pooled",
+    ("TransRec", "bias.weight"): "a bias per item",
+    ("FOSSIL", "user_lambda.weight"): "how much each of a user's last items weighs",
+    ("LR", "token_embedding_table.embedding.weight"): "made by RecBole's base class, and LR never reads it",
+    ("FFM", "token_embedding_table.embedding.weight"): "made by RecBole's base class, and FFM never reads it",
+    ("DIN", "embedding_layer.token_embedding_table.user.embedding.weight"): "made by RecBole, and DIN never reads it",
+    ("NPE", "embedding_seq_item.weight"): "NPE never reads it",
+    ("KSR", "entity_embedding.weight"): "pre-trained vectors of the items' entities",
+    ("GRU4RecKG", "entity_embedding.weight"): "pre-trained vectors of the items' entities",
+}
+
+
+# What the rows of a table can be, with the sides it then belongs to.
+_Meaning = Literal["user", "item", "entity", "both"]
+_SIDES: Mapping[_Meaning, tuple[Side, ...]] = {
+    "user": ("user",),
+    "item": ("item",),
+    "entity": ("item",),
+    "both": ("user", "item"),
+}
+_PLURAL = {"user": "users", "item": "items", "entity": "entities", "both": "users and items together"}
+
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """A trainable table with one row per user or per item.
+    """The part of a trainable matrix that has one row (or column) per user or per item.
 
     Parameters
     ----------
@@ -24,69 +50,100 @@ class EmbeddingTable:
     side : {"user", "item"}
         What its rows stand for.
     weight : torch.nn.Parameter
-        The parameter itself, shape ``[>= rows, width]``.
+        The whole parameter, two-dimensional.
     rows : int
-        Its first ``rows`` rows are the users or items by RecBole's id.
+        How many users or items.
+    first : int
+        Where their rows begin: row ``first + i`` is RecBole's id ``i``.
+    columns : bool
+        Whether they are columns instead, as in the first layer of an autoencoder.
     """
 
     name: str
     side: Side
     weight: nn.Parameter
     rows: int
+    first: int = 0
+    columns: bool = False
+
+    @property
+    def values(self) -> Tensor:
+        """A view of the weight, without gradient, shape ``[rows, width]``."""
+        return view(self.weight, self.first, self.rows, columns=self.columns)
 
     @property
     def width(self) -> int:
-        """The number of columns."""
-        return int(self.weight.shape[1])
+        """The number of values per user or item."""
+        return int(self.weight.shape[0 if self.columns else 1])
+
+
+@dataclass(frozen=True)
+class FoundTables:
+    """What there is to write in a model, and what is not written.
+
+    Parameters
+    ----------
+    tables : tuple of EmbeddingTable
+        The tables of users and items.
+    left_alone : mapping of str to str
+        Why not, for each other table by name.
+    """
+
+    tables: tuple[EmbeddingTable, ...]
+    left_alone: Mapping[str, str]
+
+
+def view(weight: Tensor, first: int, rows: int, *, columns: bool) -> Tensor:
+    """Return ``rows`` rows (or columns) of a matrix as a view without gradient, shape ``[rows, width]``."""
+    whole = weight.detach()
+    return (whole.T if columns else whole)[first : first + rows]
 
 
 def find_embedding_tables(
-    model: nn.Module, n_users: int, n_items: int, named: Mapping[Side, Sequence[str]] | None = None
-) -> list[EmbeddingTable]:
+    model: nn.Module,
+    n_users: int,
+    n_items: int,
+    named: Mapping[Side, Sequence[str]] | None = None,
+    id_fields: Mapping[Side, str] | None = None,
+) -> FoundTables:
     """Find the user and item tables of a built model: by their number of rows, or by ``named``.
 
-    A table of one column (a bias), one whose name says ``position``, and one whose name says the other side alone
-    (NNCF's ``user_neigh_embedding`` has a row per item) are left out: their rows mean something else.
+    Looked at are the trainable weights of ``torch.nn.Embedding`` modules and two-dimensional parameters that a module
+    holds itself. A table belongs to users or items if it has a row for each; to items if its name says so and it has
+    one row more (a mask token) or a row for each entity (``model.n_entities``; the items come first); and to both if
+    it has ``n_users + n_items`` rows (users first) or is the table of all token fields of a context-aware model.
+    Entities are the items where there is no other item table. What a name says counts: 'user', 'item', 'entity' in it
+    rule out the others, and a table whose name says nothing is left alone where another's says whose it is.
 
     Parameters
     ----------
     model : torch.nn.Module
-        The model; its trainable ``torch.nn.Embedding`` modules are looked at.
+        The model, after its constructor.
     n_users, n_items : int
         RecBole's counts, with ``[PAD]``.
     named : mapping, optional
-        ``{"user": [...], "item": [...]}``, parameter names that replace the search (``init_tables``).
+        ``{"user": [...], "item": [...]}``, parameter names that replace the search (``init_tables``); ``name.T`` where
+        users or items are the columns.
+    id_fields : mapping, optional
+        The fields of user and item ids in a table of token fields (``user_id`` and ``item_id`` if left out).
 
     Raises
     ------
     LLMInitError
-        If there is no item table, a name does not exist or has too few rows, or ``n_users == n_items`` and the
-        parameter's name does not tell which it is.
+        If there is no item table (items in linear layers are not taken unless named), a name does not exist or does not
+        fit, or the numbers of rows and the names do not tell whose a table is.
     """
     counts: dict[Side, int] = {"user": n_users, "item": n_items}
+    fields = id_fields or {"user": "user_id", "item": "item_id"}
     if named:
-        return _named_tables(model, counts, named)
-    tables = []
-    for name, weight in trainable_embeddings(model).items():
-        sides = [side for side, count in counts.items() if weight.shape[0] == count]
-        said = [side for side in counts if side in name.lower()]
-        if not sides or weight.shape[1] == 1 or "position" in name.lower():
-            continue
-        if len(said) == 1:
-            sides = [side for side in sides if side in said]
-        if len(sides) == 2:
-            raise LLMInitError(
-                f"{model_name(model)} has the table {name} of {n_users:,} rows, and the dataset has as many "
-                f"users as items: name its tables, e.g. init_tables: {{user: [...], item: [{name}]}}"
-            )
-        tables += [EmbeddingTable(name, side, weight, counts[side]) for side in sides]
+        tables = _named_tables(model, counts, fields, named)
+        written = {table.name for table in tables}
+        others = [name for name, _, is_embedding in _candidates(model) if is_embedding and name not in written]
+        return FoundTables(tuple(tables), dict.fromkeys(others, "not named in init_tables"))
+    tables, left_alone = _search(model, counts, fields)
     if not any(table.side == "item" for table in tables):
-        others = ", ".join(f"{name} {tuple(weight.shape)}" for name, weight in trainable_embeddings(model).items())
-        raise LLMInitError(
-            f"{model_name(model)} has no trainable item embedding table ({n_items:,} rows; it has {others or 'none'}): "
-            f"remove init_strategy, choose a model that has one, or name its tables with init_tables"
-        )
-    return tables
+        raise LLMInitError(_nothing_found(model, counts, tables, left_alone))
+    return FoundTables(tuple(tables), left_alone)
 
 
 def model_name(model: nn.Module) -> str:
@@ -94,31 +151,200 @@ def model_name(model: nn.Module) -> str:
     return str(getattr(model, "stock_class", type(model)).__name__)
 
 
-def trainable_embeddings(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights of the model's trainable embedding modules by parameter name, each parameter once."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    return {
-        name: weight for name, weight in model.named_parameters() if id(weight) in embeddings and weight.requires_grad
+def _search(
+    model: nn.Module, counts: Mapping[Side, int], fields: Mapping[Side, str]
+) -> tuple[list[EmbeddingTable], dict[str, str]]:
+    """Return a model's tables, and for its other embeddings the reason why they are none."""
+    tables: list[EmbeddingTable] = []
+    left_alone: dict[str, str] = {}
+    unsaid: list[tuple[str, nn.Parameter, list[_Meaning]]] = []
+    entities: list[tuple[str, nn.Parameter]] = []
+    slices = _token_slices(model, fields)
+    for name, weight, is_embedding in _candidates(model):
+        said = [word for word in _PLURAL if word in name.lower()]
+        meanings = _meanings(weight.shape[0], said, counts, getattr(model, "n_entities", None))
+        reason = _other_meaning(model, name, weight)
+        if reason or (name not in slices and not meanings):
+            if is_embedding:
+                whose = f"not those of the {_joined(said)}" if said else "neither users nor items"
+                left_alone[name] = reason or f"{weight.shape[0]:,} rows, {whose}"
+        elif name in slices:
+            tables += _placed(name, weight, slices[name], counts)
+            if not slices[name]:
+                left_alone[name] = "features, no ids"
+        elif meanings == ["entity"]:
+            entities.append((name, weight))
+        elif said:
+            tables += _placed(name, weight, _decided(model, name, weight, meanings, counts), counts)
+        else:
+            unsaid.append((name, weight, meanings))
+    owners = {table.side: table.name for table in tables}
+    for name, weight, meanings in unsaid:
+        sides = {side for meaning in meanings for side in _SIDES[meaning]}
+        if sides <= owners.keys():
+            left_alone[name] = f"{weight.shape[0]:,} rows, as {owners[max(sides)]} has, but no such name"
+        else:
+            tables += _placed(name, weight, _decided(model, name, weight, meanings, counts), counts)
+    for name, weight in entities:
+        if any(table.side == "item" for table in tables if table.name not in dict(entities)):
+            left_alone[name] = "entities, beside the items' own table"
+        else:
+            tables.append(EmbeddingTable(name, "item", weight, counts["item"]))
+    left_alone.update(
+        {label: f"{side}s in a linear layer, not named in init_tables" for label, side in _linear_layers(model, counts)}
+    )
+    return tables, left_alone
+
+
+def _other_meaning(model: nn.Module, name: str, weight: nn.Parameter) -> str | None:
+    classes = {entry.__name__ for entry in type(model).__mro__}
+    for (owner, parameter), reason in OTHER_MEANING.items():
+        if owner in classes and parameter == name:
+            return reason
+    if not weight.requires_grad:
+        return "frozen by the model"
+    if weight.shape[1] == 1:
+        return "one number a row"
+    return "positions" if "position" in name.lower() else None
+
+
+def _meanings(rows: int, said: Sequence[str], counts: Mapping[Side, int], n_entities: int | None) -> list[_Meaning]:
+    """Return what a table of so many rows can be, given what its name says."""
+    n_users, n_items = counts["user"], counts["item"]
+    possible: dict[_Meaning, bool] = {
+        "user": rows == n_users and said in ([], ["user"], ["user", "item"]),
+        "item": (rows == n_items and said in ([], ["item"], ["user", "item"]))
+        or (said == ["item"] and rows in (n_items + 1, n_entities)),
+        "entity": rows == n_entities and said in ([], ["entity"]),
+        "both": rows == n_users + n_items and said in ([], ["user", "item"]),
     }
+    return [meaning for meaning, fits in possible.items() if fits]
+
+
+def _decided(
+    model: nn.Module, name: str, weight: nn.Parameter, meanings: Sequence[_Meaning], counts: Mapping[Side, int]
+) -> dict[Side, int]:
+    """Return where users and items begin in a table that can mean one thing."""
+    if len(meanings) > 1:
+        raise LLMInitError(
+            f"{model_name(model)} has the table {name} of {weight.shape[0]:,} rows, and there are as many "
+            f"{' as '.join(_PLURAL[meaning] for meaning in meanings)}: name its tables, e.g. "
+            f"init_tables: {{user: [...], item: [{name}]}}"
+        )
+    return {side: counts["user"] if (side, meanings[0]) == ("item", "both") else 0 for side in _SIDES[meanings[0]]}
+
+
+def _placed(
+    name: str, weight: nn.Parameter, starts: Mapping[Side, int], counts: Mapping[Side, int]
+) -> list[EmbeddingTable]:
+    return [EmbeddingTable(name, side, weight, counts[side], first) for side, first in starts.items()]
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " and ".join(_PLURAL[word] for word in words)
+
+
+def _candidates(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
+    """Yield the matrices that may be tables, and whether each is an embedding; else a module holds it itself."""
+    of_embedding = (nn.Embedding, nn.EmbeddingBag)
+    own: dict[int, bool] = {}
+    for module in model.modules():
+        base = next(entry for entry in type(module).__mro__ if entry.__module__.startswith("torch.nn."))
+        if base in (*of_embedding, nn.Module, nn.ParameterList, nn.ParameterDict):
+            own.update((id(parameter), base in of_embedding) for parameter in module.parameters(recurse=False))
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2 and id(parameter) in own:
+            yield name, parameter, own[id(parameter)]
+
+
+def _token_slices(model: nn.Module, fields: Mapping[Side, str]) -> dict[str, dict[Side, int]]:
+    """Return where users and items begin in the tables of all token fields, by parameter name.
+
+    Source: ``ContextRecommender`` (``recbole/model/abstract_recommender.py``), ``ContextSeqEmbAbstractLayer``
+    (``recbole/model/layers.py``), ``FieldAwareFactorizationMachine`` (``context_aware_recommender/ffm.py``).
+    """
+    found: dict[str, dict[Side, int]] = {}
+    for path, module in model.named_modules():
+        names: Any = getattr(module, "token_field_names", None) or getattr(module, "token_feature_names", None)
+        sizes: Any = getattr(module, "token_field_dims", None) or getattr(module, "token_feature_dims", None)
+        if not names or not sizes:
+            continue
+        groups = (
+            {f"{key}.": (names[key], sizes[key]) for key in names} if isinstance(names, dict) else {"": (names, sizes)}
+        )
+        for group, (of_group, sizes_of_group) in groups.items():
+            starts = {field: sum(sizes_of_group[:index]) for index, field in enumerate(of_group)}
+            slices: dict[Side, int] = {side: starts[field] for side, field in fields.items() if field in starts}
+            pattern = re.compile(
+                re.escape(f"{path}." if path else "") + r"token_embedding(s|_table)\." + re.escape(group)
+            )
+            for name, weight in model.named_parameters():
+                if pattern.match(name) and weight.shape[0] == sum(sizes_of_group):
+                    found[name] = slices
+    return found
+
+
+def _linear_layers(model: nn.Module, counts: Mapping[Side, int]) -> Iterator[tuple[str, Side]]:
+    """Yield the linear layers with a row or a column for each user or item, as ``init_tables`` names them."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.weight.requires_grad:
+            for side, count in counts.items():
+                if module.out_features == count:
+                    yield f"{path}.weight", side
+                if module.in_features == count:
+                    yield f"{path}.weight.T", side
+
+
+def _nothing_found(
+    model: nn.Module, counts: Mapping[Side, int], tables: Sequence[EmbeddingTable], left_alone: Mapping[str, str]
+) -> str:
+    linear = list(_linear_layers(model, counts))
+    if any(side == "item" for _, side in linear):
+        sides: dict[Side, list[str]] = {"user": [table.name for table in tables], "item": []}
+        for label, side in linear:
+            sides[side].append(label)
+        line = ", ".join(f"{side}: [{', '.join(names)}]" for side, names in sides.items() if names)
+        return (
+            f"{model_name(model)} has no item embedding table, its items are in linear layers: to start those from the "
+            f"vectors add init_tables: {{{line}}}, or remove init_strategy"
+        )
+    shapes = {name: tuple(weight.shape) for name, weight, _ in _candidates(model)}
+    reasons = {**{table.name: "users" for table in tables}, **left_alone}
+    others = "; ".join(f"{name} {shapes[name]}: {reason}" for name, reason in reasons.items())
+    return (
+        f"{model_name(model)} has no trainable item embedding table ({counts['item']:,} rows; it has "
+        f"{others or 'none'}): remove init_strategy, choose a model that has one, or name its tables with init_tables"
+    )
 
 
 def _named_tables(
-    model: nn.Module, counts: Mapping[Side, int], named: Mapping[Side, Sequence[str]]
+    model: nn.Module, counts: Mapping[Side, int], fields: Mapping[Side, str], named: Mapping[Side, Sequence[str]]
 ) -> list[EmbeddingTable]:
     parameters = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2}
+    linear = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    slices = _token_slices(model, fields)
     tables = []
     for side, names in named.items():
-        for name in names:
+        for label in names:
+            columns = label not in parameters and label.endswith(".T")
+            name = label.removesuffix(".T") if columns else label
             weight = parameters.get(name)
             if weight is None:
                 raise LLMInitError(
-                    f"init_tables names {name!r}, which {model_name(model)} does not have: "
+                    f"init_tables names {label!r}, which {model_name(model)} does not have: "
                     f"expected one of {', '.join(parameters) or 'none (it has no table)'}"
                 )
-            if weight.shape[0] < counts[side]:
+            rows, other = (int(size) for size in (weight.shape[::-1] if columns else weight.shape))
+            # A decoder has as many rows as items; an encoder's columns may be followed by others (DiffRec's time).
+            if rows < counts[side] or (name in linear and not columns and rows != counts[side]):
+                turned = name if columns else f"{name}.T"
+                hint = f", or {turned}, which has {other:,}" if other >= counts[side] else ""
                 raise LLMInitError(
-                    f"init_tables names {name!r} as a table of {side}s, but it has {weight.shape[0]:,} rows for "
-                    f"{counts[side]:,} {side}s: expected a row for each"
+                    f"init_tables names {label!r} as a table of {side}s, but it has {rows:,} "
+                    f"{'columns' if columns else 'rows'} for {counts[side]:,} {side}s: expected one for each{hint}"
                 )
-            tables.append(EmbeddingTable(name, side, weight, counts[side]))
+            first = slices.get(name, {}).get(side, 0)
+            if rows == counts["user"] + counts["item"] and name not in slices and side == "item":
+                first = counts["user"]
+            tables.append(EmbeddingTable(name, side, weight, counts[side], first, columns))
     return tables

@@ -85,7 +85,7 @@ def test_users_left_as_they_are(vectors):
     report = start(net, vectors, user="none")
     assert net.users.weight.tolist() == [[-1, -1], [-2, -2], [-3, -3]]
     assert [table.name for table in report.tables] == ["items.weight"]
-    assert report.left_alone == ("users.weight (3, 2)",)
+    assert report.left_alone == {"users.weight": "init_user is none"}
     assert "3 of 3 items, no user table written" in str(report)
 
 
@@ -165,8 +165,9 @@ def test_too_wide_a_table_is_refused_before_anything_is_written(vectors):
     with pytest.raises(LLMInitError) as caught:
         start(net, vectors)
     assert str(caught.value) == (
-        "embedding_size 5 is larger than the 4 dimensions of vectors (table users.weight): set embedding_size "
-        "(hidden_size in SASRec and its kin) <= 4, or use a larger encoder"
+        "embedding_size 5 is larger than the 4 dimensions of vectors (table users.weight): set embedding_size, "
+        "or what the model calls it (SASRec: hidden_size, MultiVAE: mlp_hidden_size, GCMC: gcn_output_dim), <= 4, or use "
+        "a larger encoder"
     )
     assert net.items.weight.tolist()[1] == [-11] * 5
 
@@ -198,7 +199,7 @@ def test_half_precision_tables(vectors):
 def test_report_prints_and_saves(vectors, tmp_path):
     report = start(Net(words=(9, 2)), vectors, Variance(1.0))
     printed = str(report)
-    for part in ("Variance(popular_ratio=1.0)", "3 of 3 items, 1 of 2 users", "words.weight (9, 2)", "vectors (4 dimensions)",
+    for part in ("Variance(popular_ratio=1.0)", "3 of 3 items, 1 of 2 users", "words.weight: 9 rows, neither users nor items", "vectors (4 dimensions)",
                  "4 x 2, 3 item rows written, 1 left"):  # fmt: skip
         assert part in printed
     report.save(tmp_path / "report.json")

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from torch import nn
 
 from recbole_llminit.errors import LLMInitError
@@ -13,67 +14,216 @@ class Net(nn.Module):
 
 
 def found(net, n_users=5, n_items=7, **options):
-    return [
-        (table.name, table.side, table.rows, table.width)
-        for table in find_embedding_tables(net, n_users, n_items, **options)
-    ]
+    tables = find_embedding_tables(net, n_users, n_items, **options).tables
+    return [(table.name, table.side, (table.first, table.rows), table.width) for table in tables]
+
+
+def left_alone(net, n_users=5, n_items=7, **options):
+    return dict(find_embedding_tables(net, n_users, n_items, **options).left_alone)
 
 
 def test_rows_decide():
     net = Net(P=(5, 3), Q=(7, 4), words=(6, 3))
-    assert found(net) == [("P.weight", "user", 5, 3), ("Q.weight", "item", 7, 4)]
+    assert found(net) == [("P.weight", "user", (0, 5), 3), ("Q.weight", "item", (0, 7), 4)]
+    assert left_alone(net) == {"words.weight": "6 rows, neither users nor items"}
+
+
+def test_several_tables_a_side():
+    """FPMC, whose names say nothing, and NeuMF, whose names do; each at its own width."""
+    net = Net(UI=(5, 3), IU=(7, 3), LI=(7, 4))
+    assert [name for name, *_ in found(net)] == ["UI.weight", "IU.weight", "LI.weight"]
+    net = Net(user_mf=(5, 3), item_mf=(7, 3), user_mlp=(5, 2), item_mlp=(7, 2))
+    assert [(name, width) for name, *_, width in found(net)] == [
+        ("user_mf.weight", 3),
+        ("item_mf.weight", 3),
+        ("user_mlp.weight", 2),
+        ("item_mlp.weight", 2),
+    ]
 
 
 def test_tables_of_another_meaning_are_left_alone():
-    """A bias, positions in a sequence as long as there are items, and NNCF's neighbours of a user: items."""
-    net = Net(item_embedding=(7, 4), item_bias=(7, 1), position_embedding=(7, 4), user_neigh_embedding=(7, 4))
-    assert found(net) == [("item_embedding.weight", "item", 7, 4)]
+    net = Net(item_embedding=(7, 4), item_bias=(7, 1), position_embedding=(7, 4), user_neigh=(7, 4), factors=(7, 2))
+    net.item_frozen = nn.Embedding(7, 4)
+    net.item_frozen.weight.requires_grad = False
+    assert found(net) == [("item_embedding.weight", "item", (0, 7), 4)]
+    assert left_alone(net) == {
+        "item_bias.weight": "one number a row",
+        "position_embedding.weight": "positions",
+        "user_neigh.weight": "7 rows, not those of the users",
+        "factors.weight": "7 rows, as item_embedding.weight has, but no such name",
+        "item_frozen.weight": "frozen by the model",
+    }
 
 
-def test_an_item_table_with_as_many_rows_as_users_is_no_user_table():
-    """BERT4Rec with its mask token, where there is one user more than items."""
-    with pytest.raises(LLMInitError, match=r"no trainable item embedding table \(5 rows; it has item_embedding.weight"):
-        found(Net(item_embedding=(6, 3)), n_users=6, n_items=5)
+def test_exceptions_go_by_model_and_parameter():
+    class FOSSIL(Net):
+        pass
+
+    class Mine(FOSSIL):
+        pass
+
+    for model in (FOSSIL, Mine):
+        net = model(item_embedding=(7, 4), user_lambda=(5, 3))
+        assert found(net) == [("item_embedding.weight", "item", (0, 7), 4)]
+        assert left_alone(net) == {"user_lambda.weight": "how much each of a user's last items weighs"}
+    assert len(found(Net(item_embedding=(7, 4), user_lambda=(5, 3)))) == 2
 
 
-def test_users_alone_are_not_enough():
-    """CDAE: a user table, and items as columns of linear layers; users would start where no item is."""
-    with pytest.raises(
-        LLMInitError, match=r"no trainable item embedding table \(7 rows; it has h_user.weight \(5, 3\)\)"
-    ):
-        found(Net(h_user=(5, 3)))
+def test_a_row_more_is_a_mask_token_where_the_name_says_item():
+    assert found(Net(item_embedding=(8, 3))) == [("item_embedding.weight", "item", (0, 7), 3)]
+    # As many users as items and mask token: the name decides.
+    assert found(Net(item_embedding=(8, 3)), n_users=8) == [("item_embedding.weight", "item", (0, 7), 3)]
+    with pytest.raises(LLMInitError, match=r"words.weight \(8, 3\): 8 rows, neither users nor items"):
+        found(Net(words=(8, 3)))
 
 
-def test_linear_layers_frozen_and_tied_tables_are_no_tables():
-    net = Net(item=(7, 4), frozen=(7, 4))
-    net.frozen.weight.requires_grad = False
-    net.decoder = nn.Linear(4, 7)
+def test_the_head_of_an_entity_table():
+    net = Net(user_embedding=(5, 3), entity_embedding=(9, 3))
+    net.n_entities = 9
+    assert found(net)[1] == ("entity_embedding.weight", "item", (0, 7), 3)
+    # MKR: the items' own table is as long as the entities'.
+    net = Net(user_embedding=(5, 3), entity_embedding=(9, 3), item_embedding=(9, 3))
+    net.n_entities = 9
+    assert found(net)[1:] == [("item_embedding.weight", "item", (0, 7), 3)]
+    assert left_alone(net) == {"entity_embedding.weight": "entities, beside the items' own table"}
+    # As many entities as users: the name decides.
+    net = Net(user_embedding=(9, 3), entity_embedding=(9, 3))
+    net.n_entities = 9
+    assert found(net, n_users=9)[1] == ("entity_embedding.weight", "item", (0, 7), 3)
+
+
+def test_users_and_items_in_one_table():
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weights = nn.ParameterList([nn.Parameter(torch.zeros(12, 3))])
+            self.mixing = nn.Parameter(torch.zeros(3, 3))
+
+    assert found(Graph()) == [("weights.0", "user", (0, 5), 3), ("weights.0", "item", (5, 7), 3)]
+    assert left_alone(Graph()) == {}
+    assert found(Graph(), named={"item": ["weights.0"]}) == [("weights.0", "item", (5, 7), 3)]
+    assert found(Net(user_item=(12, 3)))[1] == ("user_item.weight", "item", (5, 7), 3)
+
+
+def test_a_parameter_of_the_models_own_is_a_table():
+    net = nn.Module()
+    net.item_factors = nn.Parameter(torch.zeros(7, 3))
+    net.item_layer = nn.GRU(3, 3)
+    assert found(net) == [("item_factors", "item", (0, 7), 3)]
+
+
+class Fields(nn.Module):
+    """The token fields of a context-aware model."""
+
+    def __init__(self):
+        super().__init__()
+        self.token_field_names = ["user_id", "city", "item_id"]
+        self.token_field_dims = [5, 2, 7]
+        self.token_embedding_table = Net(embedding=(14, 3))
+        self.first_order = Net(embedding=(14, 1))
+
+
+def test_slices_of_a_table_of_token_fields():
+    name = "token_embedding_table.embedding.weight"
+    assert found(Fields()) == [(name, "user", (0, 5), 3), (name, "item", (7, 7), 3)]
+    assert left_alone(Fields()) == {"first_order.embedding.weight": "one number a row"}
+    assert found(Fields(), named={"item": [name]}) == [(name, "item", (7, 7), 3)]
+    assert found(Fields(), id_fields={"user": "uid", "item": "city"}, n_items=2) == [(name, "item", (5, 2), 3)]
+
+
+def test_a_view_begins_where_its_rows_do():
+    fields = Fields()
+    weight = fields.token_embedding_table.embedding.weight
+    cities = weight[5:7, 0].tolist()
+    user, item = find_embedding_tables(fields, 5, 7).tables
+    item.values.fill_(1)
+    user.values.fill_(2)
+    assert weight[:, 0].tolist() == [2] * 5 + cities + [1] * 7
+
+
+def test_tied_tables_are_one():
+    net = Net(item=(7, 4))
     net.tied = nn.Embedding(7, 4)
     net.tied.weight = net.item.weight
-    assert found(net) == [("item.weight", "item", 7, 4)]
+    assert found(net) == [("item.weight", "item", (0, 7), 4)]
+
+
+class AutoEncoder(nn.Module):
+    def __init__(self, n_items=7, further=0):
+        super().__init__()
+        self.encoder = nn.Linear(n_items + further, 4)
+        self.decoder = nn.Linear(4, n_items)
+
+
+def test_items_in_linear_layers_are_refused_with_the_line_to_add():
+    with pytest.raises(
+        LLMInitError, match=r"add init_tables: \{item: \[encoder.weight.T, decoder.weight\]\}, or remove"
+    ):
+        found(AutoEncoder())
+    net = AutoEncoder()
+    net.h_user = nn.Embedding(5, 4)
+    with pytest.raises(
+        LLMInitError, match=r"add init_tables: \{user: \[h_user.weight\], item: \[encoder.weight.T, decoder.weight\]\}"
+    ):
+        found(net)
+
+
+def test_linear_layers_are_taken_where_they_are_named():
+    net = AutoEncoder(further=2)
+    named = {"item": ["encoder.weight.T", "decoder.weight"]}
+    assert found(net, named=named) == [("encoder.weight", "item", (0, 7), 4), ("decoder.weight", "item", (0, 7), 4)]
+    encoder, _ = find_embedding_tables(net, 5, 7, named).tables
+    encoder.values[6] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert net.encoder.weight[:, 6].tolist() == [1, 2, 3, 4]
+    # Beside a table that is found, they are left alone.
+    net.item_embedding = nn.Embedding(7, 4)
+    assert found(net) == [("item_embedding.weight", "item", (0, 7), 4)]
+    assert left_alone(net) == {"decoder.weight": "items in a linear layer, not named in init_tables"}
+
+
+def test_rows_and_columns_are_not_mixed_up():
+    """A hidden layer of more rows than there are items is no table of items."""
+    net = AutoEncoder()
+    net.encoder = nn.Linear(7, 600)
+    with pytest.raises(
+        LLMInitError, match=r"600 rows for 7 items: expected one for each, or encoder.weight.T, which has 7"
+    ):
+        found(net, named={"item": ["encoder.weight"]})
+    with pytest.raises(
+        LLMInitError, match=r"4 columns for 7 items: expected one for each, or decoder.weight, which has 7"
+    ):
+        found(net, named={"item": ["decoder.weight.T"]})
 
 
 def test_as_many_users_as_items_is_told_by_the_name():
     assert found(Net(user_embedding=(5, 3), item_embedding=(5, 3)), 5, 5) == [
-        ("user_embedding.weight", "user", 5, 3),
-        ("item_embedding.weight", "item", 5, 3),
+        ("user_embedding.weight", "user", (0, 5), 3),
+        ("item_embedding.weight", "item", (0, 5), 3),
     ]
 
 
 @pytest.mark.parametrize("name", ["P", "user_item_table"])
 def test_as_many_users_as_items_is_never_guessed(name):
-    with pytest.raises(
-        LLMInitError, match=rf"as many users as items: name its tables, e.g. init_tables: .*{name}.weight"
-    ):
+    message = (
+        rf"as many users as items: name its tables, e.g. init_tables: \{{user: \[...\], item: \[{name}.weight\]\}}"
+    )
+    with pytest.raises(LLMInitError, match=message):
         found(Net(**{name: (5, 3)}), 5, 5)
+    # Nor where one side is known.
+    with pytest.raises(LLMInitError, match=message):
+        found(Net(**{"item_embedding": (5, 3), name: (5, 3)}), 5, 5)
 
 
 def test_named_tables_replace_the_search():
     net = Net(P=(8, 3), Q=(5, 3), item=(7, 3))
     assert found(net, 5, 5, named={"item": ["P.weight"], "user": ["Q.weight"]}) == [
-        ("P.weight", "item", 5, 3),
-        ("Q.weight", "user", 5, 3),
+        ("P.weight", "item", (0, 5), 3),
+        ("Q.weight", "user", (0, 5), 3),
     ]
+    assert left_alone(net, named={"item": ["P.weight"]}) == {
+        "Q.weight": "not named in init_tables",
+        "item.weight": "not named in init_tables",
+    }
 
 
 def test_named_tables_are_checked():
@@ -85,8 +235,16 @@ def test_named_tables_are_checked():
         found(Net(P=(4, 3)), named={"item": ["P.weight"]})
 
 
+def test_users_alone_are_not_enough():
+    with pytest.raises(LLMInitError, match=r"no trainable item embedding table .*h_user.weight \(5, 3\): users\)"):
+        found(Net(h_user=(5, 3)))
+
+
 def test_no_table():
     with pytest.raises(
-        LLMInitError, match=r"Net has no trainable item embedding table \(7 rows; it has words.weight \(100, 3\)\)"
+        LLMInitError,
+        match=r"Net has no trainable item embedding table \(7 rows; it has words.weight \(100, 3\): 100 rows, neither",
     ):
         found(Net(words=(100, 3)))
+    with pytest.raises(LLMInitError, match=r"\(7 rows; it has none\)"):
+        found(nn.Module())

@@ -1,4 +1,4 @@
-"""Make the tiny dataset of the tests: 40 users, 29 items of four kinds, with gaps where real files have gaps.
+"""Make the tiny dataset of the tests: 40 users, 29 items of four kinds, with gaps where real files have gaps, and a knowledge graph.
 
 ``python tests/data/make_tiny.py`` writes ``tests/data/tiny``; the result is committed.
 """
@@ -56,6 +56,24 @@ def main() -> None:
             rating = "" if rng.random() < 0.1 else str(rng.randint(1, 5))
             rows.append(f"u{user:02d}\t{item}\t{rating}\t{user * 1000 + position}")
     (folder / "tiny.inter").write_text("\n".join(rows) + "\n")
+
+    # Every tenth item is no entity; entities that are no item are the kinds and five makers.
+    entities = {item: f"m.{item}" for index, (item, _, _) in enumerate(items) if index % 10 != 9}
+    rows = ["item_id:token\tentity_id:token", *(f"{item}\t{entity}" for item, entity in entities.items())]
+    (folder / "tiny.link").write_text("\n".join(rows) + "\n")
+    rows = ["head_id:token\trelation_id:token\ttail_id:token"]
+    for item, kind, _ in items:
+        if item in entities:
+            rows.append(f"{entities[item]}\tof_kind\tm.{kind}")
+            rows.append(f"{entities[item]}\tmade_by\tm.maker{rng.randint(1, 5)}")
+    (folder / "tiny.kg").write_text("\n".join(rows) + "\n")
+
+    # Pre-trained vectors of entities and relations, as KSR and GRU4RecKG want them.
+    names = sorted({name for row in rows[1:] for name in row.split("\t")[::2]})
+    for kind, tokens in (("ent", names), ("rel", ["made_by", "of_kind"])):
+        rows = [f"{kind}_id:token\t{kind}_emb:float_seq"]
+        rows += [f"{token}\t{' '.join(f'{rng.gauss(0, 1):.3f}' for _ in range(8))}" for token in tokens]
+        (folder / f"tiny.{kind}").write_text("\n".join(rows) + "\n")
 
 
 if __name__ == "__main__":
