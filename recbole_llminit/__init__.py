@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from recbole_llminit.quick_start import load_data_and_model as load_data_and_model
     from recbole_llminit.quick_start import objective_function as objective_function
     from recbole_llminit.quick_start import run_recbole_llminit as run_recbole_llminit
+    from recbole_llminit.registration import register as register
+    from recbole_llminit.registration import unregister as unregister
 
 __version__ = "0.1.0"
 
@@ -32,7 +34,9 @@ _modules = {
     "load_data_and_model": "quick_start",
     "objective_function": "quick_start",
     "read_embeddings": "files",
+    "register": "registration",
     "run_recbole_llminit": "quick_start",
+    "unregister": "registration",
     "with_llm_init": "model",
 }
 

@@ -50,6 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="write a store to FILE, .parquet or .npy with ids beside it",
     )
     listing.set_defaults(do=stores)
+    supporting = commands.add_parser(
+        "models",
+        help="list the models, and which of their tables start from LLM embeddings",
+        description="List every model of RecBole: whether it starts from LLM embeddings, in which tables, and why not.",
+        allow_abbrev=False,
+    )
+    supporting.add_argument("names", nargs="*", metavar="MODEL", help="only these")
+    supporting.set_defaults(do=models)
     options, others = parser.parse_known_args(arguments)
     try:
         options.do(options, others)
@@ -66,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of RecBole's ``run_recbole.py`` that are not configuration keys."""
     parser.add_argument("-m", "--model", help="a RecBole model's name, or the dotted path of your own class")
+    parser.add_argument("--resume", metavar="CHECKPOINT", help="go on training from the best epoch of an earlier run")
     add_data_arguments(parser)
 
 
@@ -87,6 +96,7 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> None:
         dataset=options.dataset,
         config_file_list=options.config_files.split(),
         arguments=others,
+        resume=options.resume,
     )
 
 
@@ -122,3 +132,19 @@ def stores(options: argparse.Namespace, others: Sequence[str]) -> None:
         sys.stdout.write("".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)\n" for path in written))
         return
     sys.stdout.write(f"{describe_stores(Path(options.llm_cache_dir or DEFAULT_CACHE).expanduser())}\n")
+
+
+def models(options: argparse.Namespace, others: Sequence[str]) -> None:
+    """List which models start from LLM embeddings."""
+    from recbole_llminit.strategy import suggest
+    from recbole_llminit.support import draw_models, list_models
+
+    if others:
+        raise LLMInitError(f"models knows no {others[0]}")
+    rows = {row.model: row for row in list_models()}
+    for name in options.names:
+        if name not in rows:
+            raise LLMInitError(
+                f"there is no row for {name!r}{suggest(name, list(rows))} A model of your own has its tables in the log"
+            )
+    sys.stdout.write(f"{draw_models([rows[name] for name in options.names or rows])}\n")

@@ -62,6 +62,13 @@ def apply() -> None:
     warnings.filterwarnings("ignore", category=pd.errors.ChainedAssignmentError, module=r"recbole\.data\.dataset")
 
 
+def mend_model(model_class: type) -> None:
+    """Mend what a model brings in with its own module, which may have been imported after `apply`."""
+    load_whole_checkpoints()
+    if any(entry.__module__ == "recbole.model.knowledge_aware_recommender.kgat" for entry in model_class.__mro__):
+        accept_former_dgl_arguments()
+
+
 def check_recbole_version() -> None:
     """Refuse a RecBole other than the one these mends were written for."""
     if importlib.util.find_spec("recbole") is None:
@@ -114,8 +121,7 @@ def load_whole_checkpoints() -> None:
     Where: ``recbole/trainer/trainer.py:323,583`` and the models that read a pre-trained RecBole checkpoint:
     ``convncf.py:82``, ``nais.py:127``, ``neumf.py:84-85``, ``ract.py:75,84``, ``kd_dagfm.py:56``, ``s3rec.py:120``.
     Versions: torch >= 2.6 loads weights only unless told otherwise: ``UnpicklingError``. Only RecBole's own calls are
-    changed, in the modules that are imported; `resolve_model_class <recbole_llminit.config.resolve_model_class>` calls
-    this again after it imported a model.
+    changed, in the modules that are imported; `mend_model` calls this again.
     Until: RecBole passes ``weights_only=False`` itself.
     """
     importlib.import_module("recbole.trainer.trainer")
@@ -208,3 +214,39 @@ def _filling_first(fill_nan: Callable[[Any], None]) -> Callable[[Any], None]:
         fill_nan(self)
 
     return filled
+
+
+def accept_former_dgl_arguments() -> None:
+    """Let KGAT call DGL by the names of DGL 0.4.
+
+    Where: ``recbole/model/knowledge_aware_recommender/kgat.py:154-156``.
+    Versions: DGL >= 1.0 has ``relabel_nodes`` for ``preserve_nodes``, and ``adj_external`` for the ``scipy_fmt`` of
+    ``adjacency_matrix``: ``TypeError``. Without DGL nothing is done, and KGAT says that it is missing.
+    Until: RecBole uses today's names.
+    """
+    if importlib.util.find_spec("dgl") is None:
+        return
+    dgl: Any = importlib.import_module("dgl")
+    if not hasattr(dgl.edge_subgraph, "__wrapped__"):
+        dgl.edge_subgraph = _preserving_nodes(dgl.edge_subgraph)
+        dgl.DGLGraph.adjacency_matrix = _in_scipy_format(dgl.DGLGraph.adjacency_matrix)
+
+
+def _preserving_nodes(edge_subgraph: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(edge_subgraph)
+    def accepting(*arguments: Any, preserve_nodes: bool | None = None, **options: Any) -> Any:
+        if preserve_nodes is not None:
+            options["relabel_nodes"] = not preserve_nodes
+        return edge_subgraph(*arguments, **options)
+
+    return accepting
+
+
+def _in_scipy_format(adjacency_matrix: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(adjacency_matrix)
+    def accepting(self: Any, *arguments: Any, **options: Any) -> Any:
+        return (self.adj_external if "scipy_fmt" in options else functools.partial(adjacency_matrix, self))(
+            *arguments, **options
+        )
+
+    return accepting

@@ -21,6 +21,7 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing, Scale, UserStart
 from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key
 from recbole_llminit.strategy import Strategy, get_strategy, list_strategies, nearest, suggest
+from recbole_llminit.support import list_models
 from recbole_llminit.tables import Side
 
 compat.apply()
@@ -30,6 +31,8 @@ import recbole.config  # noqa: E402
 from recbole.utils import ModelType  # noqa: E402
 from recbole.utils import get_model as get_stock_model  # noqa: E402
 
+from recbole_llminit import models  # noqa: E402
+
 _PREFIXES = ("init_", "llm_")
 _KEYS = (
     "init_strategy",
@@ -38,6 +41,7 @@ _KEYS = (
     "init_user",
     "init_missing",
     "init_tables",
+    "init_trainable",
     "llm_embedding",
     *LLM_KEYS,
 )
@@ -123,6 +127,11 @@ class Config(recbole.config.Config):
             if match:
                 raise LLMInitError(f"the argument --{key} is unknown: did you mean --{match}?")
 
+    def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
+        super()._load_internal_config_dict(model, model_class, dataset)
+        if model_class is getattr(models, model, None):
+            self._update_internal_config_dict(Path(__file__).parent / "properties" / "model" / f"{model}.yaml")
+
     def _get_model_and_dataset(self, model: str | type | None, dataset: str | None) -> tuple[str, type, str]:
         model = model if model is not None else self.external_config_dict.get("model")
         dataset = dataset if dataset is not None else self.external_config_dict.get("dataset")
@@ -149,19 +158,22 @@ def resolve_model_class(model: str | type) -> type:
             raise LLMInitError(
                 f"the model {model!r} cannot be imported ({error}): expected package.module.Class on the Python path"
             ) from error
+    elif model in models.__all__:
+        found = getattr(models, model)
     else:
         try:
             found = get_stock_model(model)
         except (ImportError, ValueError, AttributeError) as error:
             # RecBole ends its search for a name in models of optional packages, whose import error says nothing of it.
-            names = [path.stem for path in (Path(recbole.__file__).parent / "properties" / "model").glob("*.yaml")]
+            if model.lower() in ("lightgbm", "xgboost") and isinstance(error, ModuleNotFoundError):
+                raise LLMInitError(f"RecBole's {model} cannot be imported: pip install {error.name}") from error
+            names = [row.model for row in list_models()]
             raise LLMInitError(
                 f"the model {model!r} is none of RecBole's{suggest(model, names)} ({type(error).__name__}: {error})"
             ) from error
     if not isinstance(found, type):
         raise LLMInitError(f"the model {model!r} is a {type(found).__name__}: expected a model class")
-    # Importing a model brings in a module that is to be mended as well.
-    compat.load_whole_checkpoints()
+    compat.mend_model(found)
     return found
 
 
@@ -173,8 +185,8 @@ class InitOptions:
     ----------
     strategy : Strategy or None
         From ``init_strategy`` and ``init_args``; None for a stock run.
-    scale, user, missing, tables
-        From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``.
+    scale, user, missing, tables, trainable
+        From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``, ``init_trainable``.
     embedding : Path or None
         From ``llm_embedding``; None where it is to be looked up or made.
     encode : EncodeOptions or None
@@ -186,6 +198,7 @@ class InitOptions:
     user: UserStart
     missing: Missing
     tables: Mapping[Side, Sequence[str]] | None
+    trainable: bool
     embedding: Path | None
     encode: EncodeOptions | None
 
@@ -206,8 +219,9 @@ class InitOptions:
                 names = ", ".join(entry.name for entry in list_strategies())
                 raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {names}")
             strategy = get_strategy(name, _mapping(config, "init_args"))
-            if config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
-                kind = "closed form" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else "decision trees"
+            # NCEPLRec solves an SVD, but says it is of the general type.
+            if config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE) or config["model"] == "NCEPLRec":
+                kind = "decision trees" if config["MODEL_TYPE"] == ModelType.DECISIONTREE else "closed form"
                 raise LLMInitError(
                     f"{config['model']} has no trainable user or item table ({kind}): "
                     f"remove init_strategy or choose a model that has one"
@@ -220,6 +234,7 @@ class InitOptions:
             user=_choice(config, "init_user", ("mean", "none")),
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
             tables=_tables(config),
+            trainable=_trainable(config["init_trainable"]),
             embedding=None if is_none(path) else Path(str(path)).expanduser(),
             encode=None
             if strategy is None
@@ -312,6 +327,15 @@ def _scale(value: Any) -> Scale:
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise LLMInitError(f"init_scale is {value!r}: expected raw, model or a number above 0")
     return number
+
+
+def _trainable(value: Any) -> bool:
+    # On the command line our values stay text.
+    if value is None or str(value).lower() == "true":
+        return True
+    if str(value).lower() == "false":
+        return False
+    raise LLMInitError(f"init_trainable is {value!r}: expected True or False")
 
 
 def _tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextvars import ContextVar
 from logging import getLogger
 from typing import Any
 
@@ -13,7 +14,11 @@ from torch import nn
 from recbole_llminit.config import InitOptions, resolve_model_class
 from recbole_llminit.encode_options import LLM_KEYS
 from recbole_llminit.files import read_embeddings
+from recbole_llminit.freeze import freeze_again_, frozen_rows
 from recbole_llminit.initializer import InitReport, initialize_embeddings_
+
+# Not an argument of the constructor: a user's subclass has one of its own, with RecBole's two arguments.
+_writing: ContextVar[bool] = ContextVar("writing", default=True)
 
 
 class LLMInitMixin:
@@ -33,13 +38,32 @@ class LLMInitMixin:
 
     def __init__(self, config: Any, dataset: Any) -> None:
         super().__init__(config, dataset)  # type: ignore[call-arg]
-        self._llm_init_inputs = (config, dataset)
-        self._init_weights()
+        if _writing.get():
+            self._llm_init_inputs = (config, dataset)
+            self._init_weights()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The class made by with_llm_init is no attribute of a module, by which pickle would find it.
         made = type(self) is with_llm_init(self.stock_class)
-        return _new, (self.stock_class if made else type(self), made), self.__dict__
+        state = {**self.__dict__, "frozen_rows": frozen_rows(self)}  # type: ignore[arg-type]
+        return _new, (self.stock_class if made else type(self), made), state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        frozen = state.pop("frozen_rows")
+        super().__setstate__(state)  # type: ignore[misc]
+        freeze_again_(self, frozen)  # type: ignore[arg-type]
+
+    def other_parameter(self) -> dict[str, Any]:
+        """Return what a checkpoint holds beside the weights: the stock model's, and which rows are frozen."""
+        parameters: dict[str, Any] = super().other_parameter()  # type: ignore[misc]
+        frozen = frozen_rows(self)  # type: ignore[arg-type]
+        return {**parameters, "frozen_rows": frozen} if frozen else parameters
+
+    def load_other_parameter(self, para: dict[str, Any] | None) -> None:
+        """Take what `other_parameter` returned: rows that were frozen when a checkpoint was saved are so again."""
+        parameters = dict(para or {})
+        freeze_again_(self, parameters.pop("frozen_rows", {}))  # type: ignore[arg-type]
+        super().load_other_parameter(parameters)  # type: ignore[misc]
 
     def _init_weights(self, module: nn.Module | None = None) -> None:
         """Write the LLM start; with a module (stock models pass it to ``apply``) do what the stock model does."""
@@ -65,6 +89,26 @@ def with_llm_init(model_class: type) -> type:
 def get_model(model: str | type) -> type:
     """Return the LLM-initialised subclass of a RecBole model's name, a dotted path or a model class."""
     return with_llm_init(resolve_model_class(model))
+
+
+def build_model(config: Any, dataset: Any, *, write: bool = True) -> Any:
+    """Build the LLM-initialised model of a configuration on its device.
+
+    Parameters
+    ----------
+    config : recbole.config.Config
+        Names model, device and start.
+    dataset : recbole.data.dataset.Dataset
+        The training split.
+    write : bool
+        False leaves the model as its own constructor made it, for a checkpoint to be loaded into it: no vectors are
+        needed.
+    """
+    token = _writing.set(write)
+    try:
+        return get_model(config.model_class)(config, dataset).to(config["device"])
+    finally:
+        _writing.reset(token)
 
 
 def training_interactions(dataset: Any, config: Any) -> csr_matrix:
@@ -120,7 +164,9 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         scale=options.scale,
         user=options.user,
         missing=options.missing,
+        trainable=options.trainable,
         tables=options.tables,
+        id_fields={"user": dataset.uid_field, "item": dataset.iid_field},
     )
     logger.info(f"\n{report}")
     for warning in report.warnings:

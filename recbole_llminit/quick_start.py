@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
@@ -15,12 +16,30 @@ import yaml
 from recbole_llminit import compat
 from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.model import get_model
+from recbole_llminit.freeze import frozen_rows
+from recbole_llminit.model import build_model
 
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
 import recbole  # isort: skip
 from recbole.data import create_dataset, data_preparation  # isort: skip
 from recbole.utils import get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
+
+# What decides which interactions are trained on, and so the ids and the split.
+_SAME_TO_RESUME = (
+    "model",
+    "dataset",
+    "seed",
+    "eval_args",
+    "load_col",
+    "unload_col",
+    "user_inter_num_interval",
+    "item_inter_num_interval",
+    "filter_inter_by_user_or_item",
+    "val_interval",
+    "rm_dup_inter",
+    "threshold",
+    "benchmark_filename",
+)
 
 _own_handlers: list[logging.Handler] = []
 
@@ -34,6 +53,7 @@ def run_recbole_llminit(
     *,
     arguments: Sequence[str] = (),
     callback_fn: Callable[[int, float], None] | None = None,
+    resume: str | Path | None = None,
 ) -> dict[str, Any]:
     """Train and test a RecBole model, started from LLM embeddings where ``init_strategy`` says so.
 
@@ -53,26 +73,35 @@ def run_recbole_llminit(
         Command-line arguments ``--key=value``; they win over files and dictionary. ``sys.argv`` is never read.
     callback_fn : callable, optional
         Called with the epoch and the validation score after each validation (RecBole's ``Trainer.fit``).
+    resume : path, optional
+        A checkpoint of the same configuration, from which training goes on, and which it overwrites: RecBole's, or
+        one that you or someone you trust trained (it is a pickle). RecBole saves the best epoch, so that is where it
+        goes on, with new batches and negatives. Nothing is written from vectors, none are needed, and item rows that
+        were frozen stay so.
 
     Returns
     -------
     dict
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``; and
-        ``init_report``, an `InitReport <recbole_llminit.initializer.InitReport>`, or None for a stock start.
+        ``init_report``, an `InitReport <recbole_llminit.initializer.InitReport>`, or None for a stock start and
+        for a resumed run.
 
     Raises
     ------
     LLMInitError
-        If an option, the vectors or the model cannot be used; before training.
+        If an option, the vectors, the model or the checkpoint to resume cannot be used; before training.
 
     Notes
     -----
     Source: ``run_recbole`` in ``recbole/quick_start/quick_start.py``, without ``get_flops``, which draws random numbers
     for some models.
     """
-    config = _prepare(Config(model, dataset, config_file_list, config_dict, arguments))
+    config = Config(model, dataset, config_file_list, config_dict, arguments)
+    if resume is not None:
+        _refuse_resume(config, Path(resume), saved=saved)
+    _prepare(config, write=resume is None)
     getLogger().info(config)
-    result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn)
+    result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume)
     getLogger().info("The running environment of this training is as follows:\n" + get_environment(config).draw())
     getLogger().info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     getLogger().info(set_color("test result", "yellow") + f": {result['test_result']}")
@@ -95,8 +124,9 @@ def objective_function(
     -----
     Source: ``objective_function`` in ``recbole/quick_start/quick_start.py``, without its report to ray.
     """
-    config = _prepare(Config(config_file_list=config_file_list, config_dict=config_dict))
-    return {"model": config["model"], **_train_and_test(config, saved=saved, verbose=False, callback_fn=None)}
+    config = Config(config_file_list=config_file_list, config_dict=config_dict)
+    _prepare(config)
+    return {"model": config["model"], **_train_and_test(config, saved=saved, verbose=False)}
 
 
 def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
@@ -110,17 +140,18 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     Returns
     -------
     tuple
-        ``config, model, dataset, train_data, valid_data, test_data``, the model an instance of the stock class.
+        ``config, model, dataset, train_data, valid_data, test_data``; item rows that were frozen in training are so in
+        the model.
 
     Notes
     -----
     Source: ``load_data_and_model`` in ``recbole/quick_start/quick_start.py``; works for a class of your own as well. A
     model trained on a GPU is loaded on the CPU where there is no GPU.
     """
-    checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
+    checkpoint = _read_checkpoint(Path(model_file))
     config = checkpoint["config"]
     # Where this process has not imported the model before, unpickling has.
-    compat.load_whole_checkpoints()
+    compat.mend_model(config.model_class)
     if config["device"].type == "cuda" and not torch.cuda.is_available():
         config["device"] = torch.device("cpu")
     init_seed(config["seed"], config["reproducibility"])
@@ -129,13 +160,54 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     getLogger().info(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
-    model = config.model_class(config, train_data._dataset).to(config["device"])
+    model = build_model(config, train_data._dataset, write=False)
     model.load_state_dict(checkpoint["state_dict"])
     model.load_other_parameter(checkpoint.get("other_parameter"))
     return config, model, dataset, train_data, valid_data, test_data
 
 
-def _prepare(config: Config) -> Config:
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of RecBole's trainer, with its configuration."""
+    if not path.is_file():
+        raise LLMInitError(f"there is no checkpoint {path} (looked in {Path.cwd()})")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    except ModuleNotFoundError as error:
+        raise LLMInitError(
+            f"{path} was trained with a class of the module {error.name!r}, which is not on the Python path: run this "
+            f"where that module is"
+        ) from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise LLMInitError(f"{path} is no checkpoint of RecBole's ({error})") from error
+    if not isinstance(checkpoint, dict) or not {"config", "state_dict", "epoch"} <= checkpoint.keys():
+        raise LLMInitError(f"{path} is no checkpoint of RecBole's trainer: expected config, state_dict and epoch in it")
+    return checkpoint
+
+
+def _refuse_resume(config: Config, path: Path, *, saved: bool) -> None:
+    """Raise for a checkpoint that another configuration trained, or from which there is nothing to train."""
+    checkpoint = _read_checkpoint(path)
+    theirs = checkpoint["config"]
+    for key in _SAME_TO_RESUME:
+        if theirs[key] != config[key]:
+            raise LLMInitError(
+                f"{path} was trained with {key}: {theirs[key]}, and this run has {config[key]}: resume the same model "
+                f"on the same data and split, else it is tested on what it was trained on"
+            )
+    if config["model"] == "RecVAE":
+        raise LLMInitError("RecBole cannot resume RecVAE, whose checkpoint holds one of its two optimizers")
+    if config["epochs"] <= checkpoint["epoch"] + 1:
+        raise LLMInitError(
+            f"{path} is of epoch {checkpoint['epoch'] + 1}, the best of its run, and epochs is {config['epochs']}: "
+            f"nothing is left to train, set more epochs"
+        )
+    if not saved:
+        raise LLMInitError("resume needs saved=True: training goes on in the checkpoint's file")
+    if not InitOptions.from_config(config).trainable and "frozen_rows" not in (checkpoint.get("other_parameter") or {}):
+        raise LLMInitError(f"init_trainable is False, but {path} was trained without it and has no frozen rows")
+
+
+def _prepare(config: Config, *, write: bool = True) -> None:
     """Check what can be checked and make the vectors before the data is loaded; seed and start the log."""
     if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
         raise LLMInitError("nproc and world_size: runs of several processes are not supported, leave them out")
@@ -144,9 +216,8 @@ def _prepare(config: Config) -> Config:
     options = InitOptions.from_config(config)
     if options.embedding is not None and options.encode is not None and not options.encode.are_default:
         getLogger().warning("llm_embedding is set: the llm_ keys of the encoder and the texts are not used")
-    if options.strategy is not None and not _comes_later(config):
+    if write and options.strategy is not None and not _comes_later(config):
         config["llm_embedding"] = str(options.provide_embedding())
-    return config
 
 
 def _comes_later(config: Config) -> bool:
@@ -158,7 +229,12 @@ def _comes_later(config: Config) -> bool:
 
 
 def _train_and_test(
-    config: Config, *, saved: bool, verbose: bool, callback_fn: Callable[[int, float], None] | None
+    config: Config,
+    *,
+    saved: bool,
+    verbose: bool,
+    callback_fn: Callable[[int, float], None] | None = None,
+    resume: str | Path | None = None,
 ) -> dict[str, Any]:
     logger = getLogger()
     dataset = create_dataset(config)
@@ -166,10 +242,12 @@ def _train_and_test(
         logger.info(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = get_model(config.model_class)(config, train_data._dataset).to(config["device"])
+    model = build_model(config, train_data._dataset, write=resume is None)
     if verbose:
         logger.info(model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    if resume is not None:
+        _resume(trainer, resume)
     if saved and model.init_report is not None:
         # Before training, so that an interrupted run's checkpoint has its report as well.
         model.init_report.save(Path(trainer.saved_model_file).with_suffix(".json"))
@@ -183,6 +261,8 @@ def _train_and_test(
         # Not every trainer's fit takes one.
         **({} if callback_fn is None else {"callback_fn": callback_fn}),
     )
+    if resume is not None and best_valid_result is None:
+        logger.info(f"No epoch was better than the one that was saved in {resume}")
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show_progress)
     return {
         "best_valid_score": float(best_valid_score),
@@ -191,6 +271,18 @@ def _train_and_test(
         "test_result": _plain(test_result),
         "init_report": model.init_report,
     }
+
+
+def _resume(trainer: Any, path: str | Path) -> None:
+    try:
+        trainer.resume_checkpoint(path)
+    except (RuntimeError, ValueError) as error:
+        raise LLMInitError(f"{path} does not fit the model of this configuration: {error}") from error
+    frozen = sum(len(rows["ids"]) for rows in frozen_rows(trainer.model).values())
+    getLogger().info(
+        f"Nothing is written from vectors: training goes on after epoch {trainer.start_epoch}, the best of the run "
+        f"that saved {path}" + f"; {frozen:,} frozen rows stay so" * bool(frozen)
+    )
 
 
 def _plain(metrics: Mapping[str, Any] | None) -> OrderedDict[str, float] | None:

@@ -35,7 +35,7 @@ def test_none_in_all_its_forms(value):
 
 def test_defaults():
     found = options(init_strategy="var")
-    assert found == InitOptions(Variance(popular_ratio=0.2), "raw", "mean", "model", None, None, found.encode)
+    assert found == InitOptions(Variance(popular_ratio=0.2), "raw", "mean", "model", None, True, None, found.encode)
     assert found.encode == EncodeOptions.from_files([], ["--dataset=ml-100k"])
     assert found.encode.are_default
 
@@ -45,6 +45,7 @@ def test_values_from_yaml(tmp_path):
     path.write_text(
         "init_strategy: var\ninit_args: {popular_ratio: 0.5}\ninit_scale: 0.1\ninit_user: none\ninit_missing: mean\n"
         "init_tables: {item: [item_embedding.weight]}\nllm_embedding: ~/vectors\n"
+        "init_trainable: false\n"
     )
     found = InitOptions.from_config(Config("BPR", "ml-100k", [path]))
     assert found == InitOptions(
@@ -53,6 +54,7 @@ def test_values_from_yaml(tmp_path):
         "none",
         "mean",
         {"item": ["item_embedding.weight"]},
+        False,
         Path.home() / "vectors",
         found.encode,
     )
@@ -61,7 +63,7 @@ def test_values_from_yaml(tmp_path):
 def test_values_from_the_command_line():
     arguments = ["--init_strategy=uni", "--init_args={}", "--init_scale=5e-2", "--init_user=None",
                  "--init_tables={item: [a.weight], user: [b.weight]}", "--llm_embedding=/emb/dt=2026-01-01",
-                 "--epochs=7", "--train_neg_sample_args=None"]  # fmt: skip
+                 "--init_trainable=False", "--epochs=7", "--train_neg_sample_args=None"]  # fmt: skip
     config = Config("BPR", "ml-100k", arguments=arguments)
     found = InitOptions.from_config(config)
     assert found == InitOptions(
@@ -70,6 +72,7 @@ def test_values_from_the_command_line():
         "none",
         "model",
         {"item": ["a.weight"], "user": ["b.weight"]},
+        False,
         Path("/emb/dt=2026-01-01"),
         found.encode,
     )

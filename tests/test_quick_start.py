@@ -11,6 +11,7 @@ import torch
 from recbole.model.general_recommender import BPR
 
 from recbole_llminit import Config, get_model, load_data_and_model, objective_function, quick_start, run_recbole_llminit
+from recbole_llminit.cli import main
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import InitReport
 from tests import stock
@@ -185,7 +186,7 @@ def test_a_checkpoint_of_ones_own_model_is_loaded(llm, trainers):
     run_recbole_llminit(Own, config_dict={**llm, "epochs": 1})
     config, model, *_ = load_data_and_model(trainers[0].saved_model_file)
     assert config["model"] == "Own"
-    assert type(model) is Own
+    assert isinstance(model, Own)
     assert torch.equal(model.item_embedding.weight, trainers[0].model.item_embedding.weight)
 
 
@@ -283,7 +284,7 @@ def test_bad_input_stops_before_training(llm, monkeypatch, tmp_path, tiny_items)
     (tmp_path / "v.txt").write_text("\n".join(tiny_items))
     with pytest.raises(LLMInitError, match="embedding_size 32 is larger than the 20 dimensions"):
         run_recbole_llminit("BPR", config_dict={**llm, "embedding_size": 32, "llm_embedding": str(tmp_path / "v.npy")})
-    with pytest.raises(LLMInitError, match="NCEPLRec has no trainable item embedding table"):
+    with pytest.raises(LLMInitError, match=r"NCEPLRec has no trainable user or item table \(closed form\)"):
         run_recbole_llminit("NCEPLRec", config_dict=llm)
 
 
@@ -304,3 +305,199 @@ for strategy in ("none", "var"):
     assert ran.returncode == 0, ran.stderr
     assert [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("cell")] == ["none", "var"]
     assert "29 of 29 items, 40 of 40 users" in ran.stderr
+
+
+@pytest.fixture
+def checkpoint(llm, trainers):
+    """Of three epochs with frozen items."""
+    run_recbole_llminit("BPR", config_dict={**llm, "init_trainable": False, "weight_decay": 0.01})
+    return Path(trainers.pop().saved_model_file)
+
+
+def test_a_run_is_resumed_without_the_store(checkpoint, llm, trainers, tmp_path, caplog):
+    saved = torch.load(checkpoint, weights_only=False)
+    settings = {**llm, "epochs": 6, "weight_decay": 0.01, "llm_embedding": str(tmp_path / "nothing")}
+    with caplog.at_level("INFO"):
+        result = run_recbole_llminit("BPR", config_dict={**settings, "init_trainable": False}, resume=checkpoint)
+    trainer = trainers[0]
+    assert sorted(trainer.train_loss_dict) == list(range(saved["epoch"] + 1, 6))
+    assert f"training goes on after epoch {saved['epoch'] + 1}, the best of the run" in caplog.text
+    assert "29 frozen rows stay so" in caplog.text
+    assert result["init_report"] is None
+    assert trainer.saved_model_file == str(checkpoint)
+    model = trainer.model.state_dict()
+    assert torch.equal(model["item_embedding.weight"][1:], saved["state_dict"]["item_embedding.weight"][1:])
+    assert not torch.equal(model["user_embedding.weight"], saved["state_dict"]["user_embedding.weight"])
+
+
+def test_a_resumed_run_is_what_recboles_trainer_makes_of_it(tiny, trainers, tmp_path):
+    """A stock run: RecBole's classes, driven to the same point."""
+    run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 2})
+    path = Path(trainers[0].saved_model_file)
+    copied = tmp_path / "copied.pth"
+    copied.write_bytes(path.read_bytes())
+    run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 4}, resume=path)
+
+    from recbole.data import create_dataset, data_preparation
+    from recbole.utils import get_model as get_stock_model
+    from recbole.utils import get_trainer, init_seed
+
+    config = stock.stock_config("BPR", {**tiny, "epochs": 4})
+    init_seed(config["seed"], config["reproducibility"])
+    train_data, valid_data, _ = data_preparation(config, create_dataset(config))
+    init_seed(config["seed"], config["reproducibility"])
+    trainer = get_trainer(config["MODEL_TYPE"], "BPR")(config, get_stock_model("BPR")(config, train_data._dataset))
+    trainer.resume_checkpoint(copied)
+    trainer.fit(train_data, valid_data, verbose=False)
+    assert trainer.train_loss_dict == trainers[1].train_loss_dict
+    assert len(trainer.train_loss_dict) == 4 - trainer.start_epoch
+
+
+def test_what_cannot_be_resumed_stops_before_the_data_is_loaded(checkpoint, llm, tmp_path, monkeypatch):
+    monkeypatch.setattr(quick_start, "create_dataset", lambda config: pytest.fail("the data was loaded"))
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    torch.save({"weights": 1}, tmp_path / "weights.pth")
+    before = checkpoint.read_bytes()
+    for settings, path, message in [
+        ({}, "nowhere.pth", r"there is no checkpoint nowhere.pth \(looked in "),
+        ({}, tmp_path / "text.pth", "text.pth is no checkpoint of RecBole's"),
+        ({}, tmp_path / "weights.pth", "expected config, state_dict and epoch in it"),
+        ({"seed": 1}, checkpoint, "was trained with seed: 2020, and this run has 1: resume the same model"),
+        ({"eval_args": {"order": "TO"}}, checkpoint, "was trained with eval_args: "),
+        ({"epochs": 1}, checkpoint, "and epochs is 1: nothing is left to train, set more epochs"),
+    ]:
+        with pytest.raises(LLMInitError, match=message):
+            run_recbole_llminit("BPR", config_dict={**llm, "epochs": 9, **settings}, resume=path)
+    with pytest.raises(LLMInitError, match="was trained with model: BPR, and this run has LightGCN"):
+        run_recbole_llminit("LightGCN", config_dict={**llm, "epochs": 9}, resume=checkpoint)
+    with pytest.raises(LLMInitError, match="resume needs saved=True"):
+        run_recbole_llminit("BPR", config_dict={**llm, "epochs": 9}, saved=False, resume=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_another_width_cannot_be_resumed(checkpoint, llm):
+    before = checkpoint.read_bytes()
+    with pytest.raises(LLMInitError, match=r"does not fit the model of this configuration: (.|\n)*size mismatch"):
+        run_recbole_llminit("BPR", config_dict={**llm, "epochs": 9, "embedding_size": 8}, resume=checkpoint)
+    assert checkpoint.read_bytes() == before
+
+
+def test_rows_are_not_frozen_in_the_middle(llm, trainers):
+    run_recbole_llminit("BPR", config_dict=llm)
+    with pytest.raises(LLMInitError, match="init_trainable is False, but .* has no frozen rows"):
+        run_recbole_llminit(
+            "BPR", config_dict={**llm, "epochs": 9, "init_trainable": False}, resume=trainers[0].saved_model_file
+        )
+
+
+def test_a_loaded_model_is_still_frozen(checkpoint):
+    _, model, _, train_data, *_ = load_data_and_model(checkpoint)
+    start = model.item_embedding.weight.detach().clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model.calculate_loss(next(iter(train_data))).backward()
+    optimizer.step()
+    assert torch.equal(model.item_embedding.weight[1:], start[1:])
+
+
+OWN = '''
+import torch
+from recbole.model.abstract_recommender import GeneralRecommender
+from recbole.model.init import xavier_uniform_initialization
+from recbole.model.loss import BPRLoss
+from recbole.utils import InputType
+
+
+class MyGCN(GeneralRecommender):
+    """A graph model that subclasses GeneralRecommender alone and knows nothing of LLM embeddings."""
+
+    input_type = InputType.PAIRWISE
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        graph = dataset.inter_matrix(form="coo")
+        self.graph = torch.sparse_coo_tensor([graph.row, graph.col], [1.0] * graph.nnz, graph.shape) * config["weight"]
+        self.user_embedding = torch.nn.Embedding(self.n_users, config["embedding_size"])
+        self.item_embedding = torch.nn.Embedding(self.n_items, config["embedding_size"])
+        self.loss = BPRLoss()
+        self.apply(xavier_uniform_initialization)
+
+    def forward(self):
+        return self.user_embedding.weight + self.graph @ self.item_embedding.weight, self.item_embedding.weight
+
+    def calculate_loss(self, interaction):
+        users, items = self.forward()
+        user = users[interaction[self.USER_ID]]
+        good, bad = (user * items[interaction[field]] for field in (self.ITEM_ID, self.NEG_ITEM_ID))
+        return self.loss(good.sum(dim=1), bad.sum(dim=1))
+
+    def full_sort_predict(self, interaction):
+        users, items = self.forward()
+        return (users[interaction[self.USER_ID]] @ items.T).view(-1)
+'''
+SCRIPT = """
+import pathlib
+import my_model
+from recbole_llminit import load_data_and_model, run_recbole_llminit
+
+settings = {settings!r}
+for model, more in ((my_model.MyGCN, {{}}), ("my_model.MyGCN", {{}}), (None, {{"model": "my_model.MyGCN"}})):
+    report = run_recbole_llminit(model, config_dict={{**settings, **more}})["init_report"]
+    assert report.items_with_vector == 29 and report.model == "MyGCN"
+path = next(pathlib.Path(settings["checkpoint_dir"]).glob("MyGCN-*.pth"))
+assert isinstance(load_data_and_model(path)[1], my_model.MyGCN)
+print("all three trained, loaded")
+"""
+
+
+def test_a_model_in_a_file_next_to_the_script(llm, tmp_path):
+    """As a class, by its dotted path, and in the configuration; the script is run from elsewhere."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    (folder / "my_model.py").write_text(OWN)
+    (folder / "script.py").write_text(SCRIPT.format(settings={**llm, "weight": 0.1, "epochs": 2}))
+    ran = subprocess.run([sys.executable, str(folder / "script.py")], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.endswith("all three trained, loaded\n"), ran.stderr[-2000:]
+
+
+@pytest.mark.parametrize("given", ["argument", "file"])
+def test_a_model_in_a_file_where_the_command_is_run(given, llm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.delitem(sys.modules, "my_model", raising=False)
+    (tmp_path / "my_model.py").write_text(OWN)
+    in_file = {"model": "my_model.MyGCN"} if given == "file" else {}
+    (tmp_path / "run.yaml").write_text(json.dumps({**llm, "weight": 0.1, "epochs": 1, **in_file}))
+    assert main(["run", "--config_files=run.yaml", *([] if in_file else ["--model=my_model.MyGCN"])]) == 0
+    assert len(list(Path(llm["checkpoint_dir"]).glob("MyGCN-*.json"))) == 1
+
+
+def test_a_checkpoint_whose_model_is_not_there_says_so(llm, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.syspath_prepend(str(tmp_path))
+        (tmp_path / "there.py").write_text(OWN)
+        run_recbole_llminit("there.MyGCN", config_dict={**llm, "weight": 0.1, "epochs": 1})
+        patched.delitem(sys.modules, "there")
+    (tmp_path / "there.py").unlink()
+    (path,) = Path(llm["checkpoint_dir"]).glob("MyGCN-*.pth")
+    monkeypatch.delitem(sys.modules, "there", raising=False)
+    with pytest.raises(LLMInitError, match="a class of the module 'there', which is not on the Python path"):
+        load_data_and_model(path)
+
+
+def test_a_hyper_parameter_search(llm, tmp_path, monkeypatch):
+    """RecBole's HyperTuning over our keys, without ray: the file in yaml/."""
+    from recbole.trainer import HyperTuning
+
+    monkeypatch.setattr(sys, "argv", ["search"])
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text(json.dumps({"model": "BPR", **llm, "epochs": 1, "state": "ERROR"}))
+    file = Path(__file__).parents[1] / "yaml" / "init.hyper"
+    search = HyperTuning(
+        objective_function, params_file=str(file), fixed_config_file_list=[str(fixed)], algo="exhaustive", early_stop=20
+    )
+    search.run()
+    tried = [tuple(entry.split(", ")) for entry in search.params2result]
+    assert len(tried) == len({*tried}) == 12
+    assert set(search.best_params) == {"init_strategy", "init_scale"}
+    best = search.params2result[search.params2str(search.best_params)]["best_valid_score"]
+    assert best == max(result["best_valid_score"] for result in search.params2result.values())
