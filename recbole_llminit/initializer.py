@@ -401,6 +401,5 @@ def _write(
 
 def _has_unit_rows(rows: Tensor) -> bool:
     """Whether the model's constructor brought each row to length 1, as KTUP does."""
-    return len(rows) > 1 and all(
-        bool(((block.float().norm(dim=1) - 1).abs() < 1e-4).all()) for block in rows[1:].split(_BLOCK_ROWS)
-    )
+    blocks = (rows[start : start + _BLOCK_ROWS].float() for start in range(1, len(rows), _BLOCK_ROWS))
+    return len(rows) > 1 and all(bool(((block.norm(dim=1) - 1).abs() < 1e-4).all()) for block in blocks)
