@@ -2,6 +2,7 @@
 
 import importlib.util
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -45,6 +46,10 @@ def random_states():
 def test_the_table_has_every_model():
     assert set(COMMITTED) == set(MODELS)
     assert DOCUMENT.read_text(encoding="utf-8") == in_document(list_models())
+    counts = Counter(row.starts for row in COMMITTED.values())
+    readme = (DOCUMENT.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"{counts['yes']} start from the one line, {counts['named']} more where" in readme
+    assert f"and {counts['no']} have nothing" in readme
 
 
 @pytest.mark.parametrize("name", [name for name, row in COMMITTED.items() if row.starts == "no"])

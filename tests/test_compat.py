@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -152,6 +153,9 @@ FAILURES = [
     pytest.param("fill_missing_values", "data = build('BPR', load_col={'inter': ['user_id', 'item_id', 'rating']}); "
                  "assert not data.inter_feat['rating'].isnan().any(), 'ratings are NaN'", "ratings are NaN",
                  marks=pytest.mark.skipif(not PANDAS_3, reason="pandas < 3")),
+    pytest.param("accept_former_dgl_arguments", "build('KGAT', load_col={'inter': ['user_id', 'item_id'], 'link': ['item_id', "
+                 "'entity_id'], 'kg': ['head_id', 'relation_id', 'tail_id']})", "unexpected keyword argument 'preserve_nodes'",
+                 marks=pytest.mark.skipif(find_spec("dgl") is None, reason="DGL is not installed")),
 ]  # fmt: skip
 
 
