@@ -113,7 +113,7 @@ def find_embedding_tables(
     one row more (a mask token) or a row for each entity (``model.n_entities``; the items come first); and to both if
     it has ``n_users + n_items`` rows (users first) or is the table of all token fields of a context-aware model.
     Entities are the items where there is no other item table. What a name says counts: 'user', 'item', 'entity' in it
-    rule out the others, and a table whose name says nothing is left alone where another's says whose it is.
+    rule out the others, and a table whose name says nothing is left alone where others' say whose they are.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def _search(
     entities: list[tuple[str, nn.Parameter]] = []
     slices = _token_slices(model, fields)
     for name, weight, is_embedding in _candidates(model):
-        said = [word for word in _PLURAL if word in name.lower()]
+        said = [word for word in ("user", "item", "entity") if word in name.lower()]
         meanings = _meanings(weight.shape[0], said, counts, getattr(model, "n_entities", None))
         reason = _other_meaning(model, name, weight)
         if reason or (name not in slices and not meanings):
@@ -178,11 +178,10 @@ def _search(
             tables += _placed(name, weight, _decided(model, name, weight, meanings, counts), counts)
         else:
             unsaid.append((name, weight, meanings))
-    owners = {table.side: table.name for table in tables}
+    names_speak = bool(tables or entities)
     for name, weight, meanings in unsaid:
-        sides = {side for meaning in meanings for side in _SIDES[meaning]}
-        if sides <= owners.keys():
-            left_alone[name] = f"{weight.shape[0]:,} rows, as {owners[max(sides)]} has, but no such name"
+        if names_speak:
+            left_alone[name] = f"as many rows as {_joined(meanings)}, but other tables' names say whose they are"
         else:
             tables += _placed(name, weight, _decided(model, name, weight, meanings, counts), counts)
     for name, weight in entities:

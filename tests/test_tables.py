@@ -50,9 +50,19 @@ def test_tables_of_another_meaning_are_left_alone():
         "item_bias.weight": "one number a row",
         "position_embedding.weight": "positions",
         "user_neigh.weight": "7 rows, not those of the users",
-        "factors.weight": "7 rows, as item_embedding.weight has, but no such name",
+        "factors.weight": "as many rows as items, but other tables' names say whose they are",
         "item_frozen.weight": "frozen by the model",
     }
+
+
+def test_a_table_as_long_by_chance_is_left_alone_where_names_speak():
+    """SASRec on as many users as it has positions of some kind, SINE on as many as it has prototypes."""
+    net = Net(item_embedding=(7, 4), C=(5, 4))
+    net.mixing = nn.Parameter(torch.zeros(5, 5))
+    assert found(net) == [("item_embedding.weight", "item", (0, 7), 4)]
+    assert left_alone(net) == dict.fromkeys(
+        ("C.weight", "mixing"), "as many rows as users, but other tables' names say whose they are"
+    )
 
 
 def test_exceptions_go_by_model_and_parameter():
@@ -209,9 +219,6 @@ def test_as_many_users_as_items_is_never_guessed(name):
     )
     with pytest.raises(LLMInitError, match=message):
         found(Net(**{name: (5, 3)}), 5, 5)
-    # Nor where one side is known.
-    with pytest.raises(LLMInitError, match=message):
-        found(Net(**{"item_embedding": (5, 3), name: (5, 3)}), 5, 5)
 
 
 def test_named_tables_replace_the_search():
