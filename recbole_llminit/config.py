@@ -81,7 +81,7 @@ class Config(recbole.config.Config):
     Notes
     -----
     ``config["model"]`` and ``config.model_class`` are the stock model's, and a pickled configuration is a plain
-    ``recbole.config.Config``: a checkpoint opens in RecBole without this package.
+    ``recbole.config.Config``: a checkpoint opens in RecBole without this package, unless the model is one of its own.
     """
 
     def __init__(

@@ -41,16 +41,12 @@ class TableReport:
     ----------
     name : str
         The parameter's name.
+    label : str
+        The part of it: ``name``, ``name.T`` where its columns are the users or items, or ``name[41:71]``.
     side : {"user", "item"}
         Whose rows were written.
     shape : tuple of int
         How many users or items, and the width.
-    first : int
-        Where their rows begin in the parameter.
-    columns : bool
-        Whether they are its columns.
-    whole : tuple of int
-        The parameter's own shape.
     rows_written, rows_left : int
         How many of them were written, and how many keep the model's own values.
     unit : bool
@@ -62,25 +58,15 @@ class TableReport:
     """
 
     name: str
+    label: str
     side: Side
     shape: tuple[int, int]
-    first: int
-    columns: bool
-    whole: tuple[int, int]
     rows_written: int
     rows_left: int
     unit: bool
     frozen: bool
     deviation_before: float
     deviation_after: float
-
-    @property
-    def label(self) -> str:
-        """The part of the parameter that was looked at, as in Python: ``name``, ``name.T`` or ``name[41:71]``."""
-        name = f"{self.name}.T" if self.columns else self.name
-        if self.shape[0] == self.whole[1 if self.columns else 0]:
-            return name
-        return f"{name}[{self.first}:{self.first + self.shape[0]}]"
 
     def __str__(self) -> str:
         notes = ", each of length 1 as the model has them" * self.unit + ", frozen" * self.frozen
@@ -291,7 +277,7 @@ def initialize_embeddings_(
         users_with_items=int(has_user_value.sum()),
         tables=written,
         left_alone={
-            **{table.name: "init_user is none" for table in search.tables if table not in found},
+            **{table.label: "init_user is none" for table in search.tables if table not in found},
             **search.left_alone,
         },
         notes=embeddings.warnings,
@@ -385,11 +371,9 @@ def _write(
         freeze_rows_(table, torch.from_numpy(np.flatnonzero(has_value)))
     return TableReport(
         name=table.name,
+        label=table.label,
         side=table.side,
         shape=(table.rows, table.width),
-        first=table.first,
-        columns=table.columns,
-        whole=(int(table.weight.shape[0]), int(table.weight.shape[1])),
         rows_written=int(has_value.sum()),
         rows_left=table.rows - int(has_value.sum()),
         unit=unit,

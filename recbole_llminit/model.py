@@ -45,7 +45,9 @@ class LLMInitMixin:
     def __reduce__(self) -> tuple[Any, ...]:
         # The class made by with_llm_init is no attribute of a module, by which pickle would find it.
         made = type(self) is with_llm_init(self.stock_class)
-        state = {**self.__dict__, "frozen_rows": frozen_rows(self)}  # type: ignore[arg-type]
+        # object has the method from Python 3.11 on; a model of the user's own may have one.
+        state: Any = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__
+        state = {**state, "frozen_rows": frozen_rows(self)}  # type: ignore[arg-type]
         return _new, (self.stock_class if made else type(self), made), state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -83,7 +85,9 @@ def with_llm_init(model_class: type) -> type:
     if issubclass(model_class, LLMInitMixin):
         return model_class
     namespace = {"__module__": __name__, "__doc__": model_class.__doc__, "stock_class": model_class}
-    return type(f"LLMInit{model_class.__name__}", (LLMInitMixin, model_class), namespace)
+    # RecBole's get_flops knows Pop by the name of its class.
+    name = "Pop" if model_class.__name__ == "Pop" else f"LLMInit{model_class.__name__}"
+    return type(name, (LLMInitMixin, model_class), namespace)
 
 
 def get_model(model: str | type) -> type:

@@ -22,24 +22,21 @@ from recbole_llminit.model import build_model
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
 import recbole  # isort: skip
 from recbole.data import create_dataset, data_preparation  # isort: skip
-from recbole.utils import get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
+from recbole.utils import ModelType, get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
+from recbole.utils.argument_list import dataset_arguments  # isort: skip
 
-# What decides which interactions are trained on, and so the ids and the split.
 _SAME_TO_RESUME = (
-    "model",
-    "dataset",
-    "seed",
-    "eval_args",
-    "load_col",
-    "unload_col",
-    "user_inter_num_interval",
-    "item_inter_num_interval",
-    "filter_inter_by_user_or_item",
-    "val_interval",
-    "rm_dup_inter",
-    "threshold",
-    "benchmark_filename",
-)
+    (
+        # What decides which interactions are trained on, and the ids.
+        ("model", "dataset", "seed", "eval_args", *dataset_arguments, "kg_reverse_r", "entity_kg_num_interval",
+         "relation_kg_num_interval"),
+        "resume the same model on the same data and split, else it is tested on what it was trained on",
+    ),
+    (
+        ("valid_metric", "learner", "learning_rate", "weight_decay"),
+        "RecBole goes on with the checkpoint's best score and optimizer, so resume with the same",
+    ),
+)  # fmt: skip
 
 _own_handlers: list[logging.Handler] = []
 
@@ -188,12 +185,19 @@ def _refuse_resume(config: Config, path: Path, *, saved: bool) -> None:
     """Raise for a checkpoint that another configuration trained, or from which there is nothing to train."""
     checkpoint = _read_checkpoint(path)
     theirs = checkpoint["config"]
-    for key in _SAME_TO_RESUME:
-        if theirs[key] != config[key]:
-            raise LLMInitError(
-                f"{path} was trained with {key}: {theirs[key]}, and this run has {config[key]}: resume the same model "
-                f"on the same data and split, else it is tested on what it was trained on"
-            )
+    for keys, reason in _SAME_TO_RESUME:
+        for key in keys:
+            if _settled(theirs[key]) != _settled(config[key]):
+                raise LLMInitError(
+                    f"{path} was trained with {key}: {theirs[key]}, and this run has {config[key]}: {reason}"
+                )
+    if theirs["data_path"] != config["data_path"]:
+        getLogger().warning(
+            f"{path} was trained on {theirs['data_path']}, this run reads {config['data_path']}: if the files differ, "
+            f"it is tested on what it was trained on"
+        )
+    if config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
+        raise LLMInitError(f"{config['model']} is not trained in epochs: there is nothing to resume")
     if config["model"] == "RecVAE":
         raise LLMInitError("RecBole cannot resume RecVAE, whose checkpoint holds one of its two optimizers")
     if config["epochs"] <= checkpoint["epoch"] + 1:
@@ -205,6 +209,13 @@ def _refuse_resume(config: Config, path: Path, *, saved: bool) -> None:
         raise LLMInitError("resume needs saved=True: training goes on in the checkpoint's file")
     if not InitOptions.from_config(config).trainable and "frozen_rows" not in (checkpoint.get("other_parameter") or {}):
         raise LLMInitError(f"init_trainable is False, but {path} was trained without it and has no frozen rows")
+
+
+def _settled(value: Any) -> Any:
+    """Make values equal that RecBole reads alike: no columns however that is said, a tuple or a list."""
+    if isinstance(value, dict):
+        return {key: _settled(inner) for key, inner in value.items()} or None
+    return (list(value) or None) if isinstance(value, list | tuple) else value
 
 
 def _prepare(config: Config, *, write: bool = True) -> None:
@@ -261,7 +272,11 @@ def _train_and_test(
         # Not every trainer's fit takes one.
         **({} if callback_fn is None else {"callback_fn": callback_fn}),
     )
-    if resume is not None and best_valid_result is None:
+    if (
+        resume is not None
+        and best_valid_result is None
+        and trainer.epochs - trainer.start_epoch >= trainer.eval_step > 0
+    ):
         logger.info(f"No epoch was better than the one that was saved in {resume}")
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show_progress)
     return {

@@ -21,7 +21,9 @@ def register() -> None:
 
     ``get_model`` and ``load_data_and_model`` are replaced in ``recbole.utils`` and, where it can be imported, in
     ``recbole.quick_start``; so ``recbole.quick_start.run_recbole`` starts from the vectors as well. Call it at the top
-    of the script: names that were imported from RecBole before stay RecBole's. Calling it again does nothing more.
+    of the script: names that were imported from RecBole before stay RecBole's. A script that names a model's class
+    itself, as in ``BPR(config, dataset)``, is not reached: there take ``get_model("BPR")``. Calling it again does
+    nothing more.
 
     Notes
     -----

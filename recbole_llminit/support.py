@@ -48,7 +48,7 @@ def list_models() -> list[ModelSupport]:
 
 def draw_models(models: Sequence[ModelSupport]) -> str:
     """Draw the table as wide as the terminal."""
-    table = Texttable(max_width=shutil.get_terminal_size((120, 0)).columns)
+    table = Texttable(max_width=max(shutil.get_terminal_size((120, 0)).columns, 60))
     table.set_deco(Texttable.HEADER | Texttable.VLINES)
     table.set_cols_dtype(["t", "t", "t"])
     table.header(["model", "starts", "tables"])

@@ -28,6 +28,9 @@ OTHER_MEANING: Mapping[tuple[str, str], str] = {
 }
 
 
+# Layers whose columns are the items and then others: DiffRec's time steps.
+_FURTHER_COLUMNS = (("DiffRec", "mlp.mlp_layers.mlp_layers.1"),)
+
 # What the rows of a table can be, with the sides it then belongs to.
 _Meaning = Literal["user", "item", "entity", "both"]
 _SIDES: Mapping[_Meaning, tuple[Side, ...]] = {
@@ -36,6 +39,7 @@ _SIDES: Mapping[_Meaning, tuple[Side, ...]] = {
     "entity": ("item",),
     "both": ("user", "item"),
 }
+_WORDS = {"user": "user", "item": "item", "entity": "(?<![a-z])entit(y|ies)"}
 _PLURAL = {"user": "users", "item": "items", "entity": "entities", "both": "users and items together"}
 
 
@@ -70,6 +74,13 @@ class EmbeddingTable:
     def values(self) -> Tensor:
         """A view of the weight, without gradient, shape ``[rows, width]``."""
         return view(self.weight, self.first, self.rows, columns=self.columns)
+
+    @property
+    def label(self) -> str:
+        """The part of the parameter it is, as in Python: ``name``, ``name.T`` or ``name[41:71]``."""
+        name = f"{self.name}.T" if self.columns else self.name
+        whole = self.weight.shape[1 if self.columns else 0]
+        return name if self.rows == whole else f"{name}[{self.first}:{self.first + self.rows}]"
 
     @property
     def width(self) -> int:
@@ -161,7 +172,7 @@ def _search(
     entities: list[tuple[str, nn.Parameter]] = []
     slices = _token_slices(model, fields)
     for name, weight, is_embedding in _candidates(model):
-        said = [word for word in ("user", "item", "entity") if word in name.lower()]
+        said = [word for word in ("user", "item", "entity") if re.search(_WORDS[word], name.lower())]
         meanings = _meanings(weight.shape[0], said, counts, getattr(model, "n_entities", None))
         reason = _other_meaning(model, name, weight)
         if reason or (name not in slices and not meanings):
@@ -204,7 +215,7 @@ def _other_meaning(model: nn.Module, name: str, weight: nn.Parameter) -> str | N
         return "frozen by the model"
     if weight.shape[1] == 1:
         return "one number a row"
-    return "positions" if "position" in name.lower() else None
+    return "positions" if re.search(r"(?<![a-z])position", name.lower()) else None
 
 
 def _meanings(rows: int, said: Sequence[str], counts: Mapping[Side, int], n_entities: int | None) -> list[_Meaning]:
@@ -284,19 +295,25 @@ def _token_slices(model: nn.Module, fields: Mapping[Side, str]) -> dict[str, dic
 
 
 def _linear_layers(model: nn.Module, counts: Mapping[Side, int]) -> Iterator[tuple[str, Side]]:
-    """Yield the linear layers with a row or a column for each user or item, as ``init_tables`` names them."""
+    """Yield the linear layers with a row or a column for each user or item, as ``init_tables`` names them.
+
+    A layer that fits in more than one way is not among them: with as many users as items, or as hidden units.
+    """
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.weight.requires_grad:
-            for side, count in counts.items():
-                if module.out_features == count:
-                    yield f"{path}.weight", side
-                if module.in_features == count:
-                    yield f"{path}.weight.T", side
+        if not isinstance(module, nn.Linear) or not module.weight.requires_grad:
+            continue
+        sizes = {f"{path}.weight": module.out_features, f"{path}.weight.T": module.in_features}
+        fitting = [(label, side) for label, size in sizes.items() for side, count in counts.items() if size == count]
+        if len(fitting) == 1:
+            yield fitting[0]
+        elif (model_name(model), path) in _FURTHER_COLUMNS:
+            yield f"{path}.weight.T", "item"
 
 
 def _nothing_found(
     model: nn.Module, counts: Mapping[Side, int], tables: Sequence[EmbeddingTable], left_alone: Mapping[str, str]
 ) -> str:
+    name = model_name(model)
     linear = list(_linear_layers(model, counts))
     if any(side == "item" for _, side in linear):
         sides: dict[Side, list[str]] = {"user": [table.name for table in tables], "item": []}
@@ -304,46 +321,97 @@ def _nothing_found(
             sides[side].append(label)
         line = ", ".join(f"{side}: [{', '.join(names)}]" for side, names in sides.items() if names)
         return (
-            f"{model_name(model)} has no item embedding table, its items are in linear layers: to start those from the "
-            f"vectors add init_tables: {{{line}}}, or remove init_strategy"
+            f"{name} has no item embedding table, its items are in linear layers: to start those from the vectors add "
+            f"init_tables: {{{line}}}, or remove init_strategy"
         )
-    shapes = {name: tuple(weight.shape) for name, weight, _ in _candidates(model)}
+    layers = ", ".join(
+        f"{path}.weight {tuple(module.weight.shape)}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Linear) and set(module.weight.shape) & set(counts.values())
+    )
+    if layers:
+        return (
+            f"{name} has no item embedding table, and of its linear layers {layers} it cannot be said which hold items "
+            f"({counts['item']:,}; users: {counts['user']:,}): name them, e.g. init_tables: {{item: [NAME, NAME.T]}} "
+            f"(.T where items are the columns), or remove init_strategy"
+        )
+    shapes = {label: tuple(weight.shape) for label, weight, _ in _candidates(model)}
     reasons = {**{table.name: "users" for table in tables}, **left_alone}
-    others = "; ".join(f"{name} {shapes[name]}: {reason}" for name, reason in reasons.items())
+    others = "; ".join(f"{label} {shapes[label]}: {reason}" for label, reason in reasons.items())
     return (
-        f"{model_name(model)} has no trainable item embedding table ({counts['item']:,} rows; it has "
-        f"{others or 'none'}): remove init_strategy, choose a model that has one, or name its tables with init_tables"
+        f"{name} has no trainable item embedding table ({counts['item']:,} rows; it has {others or 'none'}): "
+        f"remove init_strategy, choose a model that has one, or name its tables with init_tables"
     )
 
 
 def _named_tables(
     model: nn.Module, counts: Mapping[Side, int], fields: Mapping[Side, str], named: Mapping[Side, Sequence[str]]
 ) -> list[EmbeddingTable]:
-    parameters = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2}
-    linear = {f"{path}.weight" for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    # A weight that two modules share has two names.
+    every = model.named_parameters(remove_duplicate=False)
+    parameters = {name: weight for name, weight in every if weight.dim() == 2}
     slices = _token_slices(model, fields)
-    tables = []
-    for side, names in named.items():
-        for label in names:
+    tables: list[EmbeddingTable] = []
+    for side, labels in named.items():
+        for label in dict.fromkeys(labels):
             columns = label not in parameters and label.endswith(".T")
             name = label.removesuffix(".T") if columns else label
-            weight = parameters.get(name)
-            if weight is None:
+            if name not in parameters:
                 raise LLMInitError(
                     f"init_tables names {label!r}, which {model_name(model)} does not have: "
                     f"expected one of {', '.join(parameters) or 'none (it has no table)'}"
                 )
-            rows, other = (int(size) for size in (weight.shape[::-1] if columns else weight.shape))
-            # A decoder has as many rows as items; an encoder's columns may be followed by others (DiffRec's time).
-            if rows < counts[side] or (name in linear and not columns and rows != counts[side]):
-                turned = name if columns else f"{name}.T"
-                hint = f", or {turned}, which has {other:,}" if other >= counts[side] else ""
-                raise LLMInitError(
-                    f"init_tables names {label!r} as a table of {side}s, but it has {rows:,} "
-                    f"{'columns' if columns else 'rows'} for {counts[side]:,} {side}s: expected one for each{hint}"
-                )
-            first = slices.get(name, {}).get(side, 0)
-            if rows == counts["user"] + counts["item"] and name not in slices and side == "item":
-                first = counts["user"]
-            tables.append(EmbeddingTable(name, side, weight, counts[side], first, columns))
+            first = 0 if columns else _named_start(model, name, side, parameters[name], counts, slices)
+            table = EmbeddingTable(name, side, parameters[name], counts[side], first, columns)
+            _refuse_misfit(model, table, counts)
+            for other in tables:
+                if other.weight is table.weight and _overlap(other, table):
+                    raise LLMInitError(f"init_tables names {label!r} for users and for items: expected one of them")
+            tables.append(table)
     return tables
+
+
+def _named_start(
+    model: nn.Module,
+    name: str,
+    side: Side,
+    weight: nn.Parameter,
+    counts: Mapping[Side, int],
+    slices: Mapping[str, Mapping[Side, int]],
+) -> int:
+    """Return where a side's rows begin in a table of token fields, or of users and items."""
+    if name in slices:
+        if side not in slices[name]:
+            raise LLMInitError(
+                f"init_tables names {name!r} as a table of {side}s, but it holds features and no {side} ids"
+            )
+        return slices[name][side]
+    return counts["user"] if side == "item" and weight.shape[0] == counts["user"] + counts["item"] else 0
+
+
+def _refuse_misfit(model: nn.Module, table: EmbeddingTable, counts: Mapping[Side, int]) -> None:
+    """Raise where the numbers of rows and columns say that something else was meant."""
+    rows, others = (int(size) for size in (table.weight.shape[::-1] if table.columns else table.weight.shape))
+    linear = any(table.weight is module.weight for module in model.modules() if isinstance(module, nn.Linear))
+    other_side: Side = "user" if table.side == "item" else "item"
+    if rows <= table.rows or table.first:
+        fits = rows >= table.rows
+    elif linear:
+        # A decoder ends with the items; in an encoder others may follow them (DiffRec's time steps).
+        fits = table.columns and others != table.rows
+    else:
+        # A mask token or entities may follow.
+        fits = rows != counts[other_side] or table.side in table.name.lower()
+    if not fits or (table.columns and not linear):
+        turned = table.name if table.columns else f"{table.name}.T"
+        hint = f", or {turned}, which has {others:,}" if others == table.rows else ""
+        raise LLMInitError(
+            f"init_tables names {table.name}{'.T' * table.columns} as a table of {table.side}s, but it has {rows:,} "
+            f"{'columns' if table.columns else 'rows'} for {table.rows:,} {table.side}s: expected one for each{hint}"
+        )
+
+
+def _overlap(one: EmbeddingTable, other: EmbeddingTable) -> bool:
+    return one.columns != other.columns or max(one.first, other.first) < min(
+        one.first + one.rows, other.first + other.rows
+    )

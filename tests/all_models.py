@@ -67,7 +67,7 @@ NAMED = {
     "RaCT": {"item": ["encoder.0.weight.T", "decoder.2.weight"]},
     "RecVAE": {"item": ["encoder.fc1.weight.T", "decoder.weight"]},
     "CDAE": {"user": ["h_user.weight"], "item": ["h_item.weight.T", "out_layer.weight"]},
-    "DiffRec": {"item": ["mlp.mlp_layers.mlp_layers.4.weight"]},
+    "DiffRec": {"item": ["mlp.mlp_layers.mlp_layers.1.weight.T", "mlp.mlp_layers.mlp_layers.4.weight"]},
     "LDiffRec": {"item": ["autoencoder.encoder.mlp_layers.1.weight.T", "autoencoder.decoder.mlp_layers.1.weight"]},
     "DMF": {"user": ["item_linear.weight.T"], "item": ["user_linear.weight.T"]},
 }

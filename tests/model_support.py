@@ -61,13 +61,12 @@ def support_of(name, store):
 
 
 def _short(message):
-    return re.sub(r"^\S+ has |\(\d+ rows; it has none\)|: remove init_strategy.*$", "", message).strip()
+    message = re.sub(r"^\S+ has |: remove init_strategy.*$| \(\d+, \d+\)", "", message)
+    return re.sub(r" \(\d+ rows; it has (.*)\)", r" (it has \1)", message)
 
 
 def _symbolic(table):
-    rows = table.whole[1 if table.columns else 0]
-    label = f"{table.name}.T" if table.columns else table.name
-    return label if rows == table.shape[0] else f"{label}[{table.side}s]"
+    return re.sub(r"\[\d+:\d+\]", f"[{table.side}s]", table.label)
 
 
 def _place(name):

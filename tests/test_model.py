@@ -1,4 +1,5 @@
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from recbole_llminit.config import Config
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import LLMInitMixin, get_model, training_interactions, with_llm_init
 from recbole_llminit.strategy import list_strategies
+from tests.stock import DATA
 
 # What sequential models need on the tiny dataset.
 NEEDS = {name: {"train_neg_sample_args": None} for name in ("SASRec", "GRU4Rec", "BERT4Rec", "MultiVAE")}
@@ -90,6 +92,42 @@ def test_a_subclass_of_the_subclass_is_itself(llm, tmp_path):
     assert model.init_report.items_with_vector == 29
     torch.save(model, tmp_path / "model.pth")
     assert type(torch.load(tmp_path / "model.pth", weights_only=False)) is Subclass
+
+
+class Lean(get_model("BPR")):
+    """A user's own model that is not pickled whole."""
+
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.local = lambda: None
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "local"}
+
+
+def test_a_models_own_way_to_be_pickled(llm):
+    config, train_data = prepare(Lean, llm)
+    model, *_ = build(get_model(Lean), config, train_data)
+    other = pickle.loads(pickle.dumps(model))
+    assert torch.equal(other.item_embedding.weight, model.item_embedding.weight)
+    assert not hasattr(other, "local")
+
+
+def test_the_id_fields_of_the_dataset_are_found_among_the_token_fields(tmp_path, llm, tiny_vectors):
+    """FM on a dataset whose ids have names of their own."""
+    folder = tmp_path / "named"
+    folder.mkdir()
+    text = (DATA / "tiny" / "tiny.inter").read_text().replace("user_id:", "uid:").replace("item_id:", "asin:")
+    (folder / "named.inter").write_text(text)
+    settings = {**llm, "dataset": "named", "data_path": str(tmp_path), "USER_ID_FIELD": "uid", "ITEM_ID_FIELD": "asin",
+                "load_col": {"inter": ["uid", "asin", "rating"]}, "threshold": {"rating": 3}}  # fmt: skip
+    config, train_data = prepare("FM", settings)
+    model, *_ = build(get_model("FM"), config, train_data)
+    columns = model.init_report.reductions[16]["dimensions"]
+    weight = model.token_embedding_table.embedding.weight.detach()
+    for item, token in enumerate(train_data._dataset.field2id_token["asin"][1:], start=1):
+        np.testing.assert_array_equal(weight[41 + item], tiny_vectors[token][columns])
+    assert [table.label.partition("[")[2] for table in model.init_report.tables] == ["0:41]", "41:71]"]
 
 
 def test_presplit_histories_count(presplit, tiny):

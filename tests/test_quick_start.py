@@ -367,18 +367,64 @@ def test_what_cannot_be_resumed_stops_before_the_data_is_loaded(checkpoint, llm,
         ({"epochs": 1}, checkpoint, "and epochs is 1: nothing is left to train, set more epochs"),
     ]:
         with pytest.raises(LLMInitError, match=message):
-            run_recbole_llminit("BPR", config_dict={**llm, "epochs": 9, **settings}, resume=path)
+            run_recbole_llminit("BPR", config_dict={**llm, "weight_decay": 0.01, "epochs": 9, **settings}, resume=path)
     with pytest.raises(LLMInitError, match="was trained with model: BPR, and this run has LightGCN"):
         run_recbole_llminit("LightGCN", config_dict={**llm, "epochs": 9}, resume=checkpoint)
     with pytest.raises(LLMInitError, match="resume needs saved=True"):
-        run_recbole_llminit("BPR", config_dict={**llm, "epochs": 9}, saved=False, resume=checkpoint)
+        run_recbole_llminit(
+            "BPR", config_dict={**llm, "weight_decay": 0.01, "epochs": 9}, saved=False, resume=checkpoint
+        )
     assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("load_col", {"inter": ["user_id", "item_id"]}), ("TIME_FIELD", "rating"), ("user_inter_num_interval", "[8,inf)"),
+     ("val_interval", {"rating": "[3,inf)"}), ("rm_dup_inter", "first"), ("valid_metric", "Hit@10"), ("learner", "sgd"),
+     ("learning_rate", 0.5)],
+)  # fmt: skip
+def test_other_data_or_another_optimizer_cannot_be_resumed(key, value, checkpoint, llm, monkeypatch):
+    monkeypatch.setattr(quick_start, "create_dataset", lambda config: pytest.fail("the data was loaded"))
+    with pytest.raises(LLMInitError, match=f"was trained with {key}: .*, and this run has "):
+        run_recbole_llminit(
+            "BPR", config_dict={**llm, "weight_decay": 0.01, "epochs": 9, key: value}, resume=checkpoint
+        )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"), [("RecVAE", "RecBole cannot resume RecVAE"), ("Pop", "nothing to resume")]
+)
+def test_models_that_recbole_cannot_resume(model, message, tiny, trainers):
+    settings = {
+        **tiny,
+        "epochs": 1,
+        "train_neg_sample_args": None if model == "RecVAE" else {"distribution": "uniform", "sample_num": 1},
+    }
+    run_recbole_llminit(model, config_dict=settings)
+    path = Path(trainers[0].saved_model_file)
+    before = path.read_bytes()
+    with pytest.raises(LLMInitError, match=message):
+        run_recbole_llminit(model, config_dict={**settings, "epochs": 4}, resume=path)
+    assert path.read_bytes() == before
+
+
+def test_other_files_of_the_same_name_are_warned_of(checkpoint, llm, tmp_path, caplog):
+    copied = tmp_path / "elsewhere" / "tiny"
+    copied.mkdir(parents=True)
+    for file in (stock.DATA / "tiny").iterdir():
+        (copied / file.name).write_bytes(file.read_bytes())
+    settings = {**llm, "weight_decay": 0.01, "epochs": 5, "data_path": str(copied.parent)}
+    with caplog.at_level("WARNING"):
+        run_recbole_llminit("BPR", config_dict=settings, resume=checkpoint)
+    assert f"this run reads {copied}: if the files differ, it is tested on what it was trained on" in caplog.text
 
 
 def test_another_width_cannot_be_resumed(checkpoint, llm):
     before = checkpoint.read_bytes()
     with pytest.raises(LLMInitError, match=r"does not fit the model of this configuration: (.|\n)*size mismatch"):
-        run_recbole_llminit("BPR", config_dict={**llm, "epochs": 9, "embedding_size": 8}, resume=checkpoint)
+        run_recbole_llminit(
+            "BPR", config_dict={**llm, "weight_decay": 0.01, "epochs": 9, "embedding_size": 8}, resume=checkpoint
+        )
     assert checkpoint.read_bytes() == before
 
 

@@ -205,6 +205,61 @@ def test_rows_and_columns_are_not_mixed_up():
         found(net, named={"item": ["decoder.weight.T"]})
 
 
+def test_layers_that_fit_in_two_ways_are_not_suggested():
+    """As many users as items, or as hidden units as items: the line to add would be a guess."""
+    with pytest.raises(
+        LLMInitError, match=r"encoder.weight \(4, 7\), decoder.weight \(7, 4\) it cannot be said which hold"
+    ):
+        found(AutoEncoder(), n_users=7)
+    net = AutoEncoder()
+    net.hidden = nn.Linear(7, 7)
+    with pytest.raises(LLMInitError, match=r"init_tables: \{item: \[encoder.weight.T, decoder.weight\]\}"):
+        found(net)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"item": ["user_embedding.weight"]}, "table of items, but it has 9 rows for 7 items"),
+        ({"item": ["item_embedding.weight.T"]}, "table of items, but it has 20 columns for 7 items"),
+        (
+            {"item": ["decoder.weight.T"]},
+            "20 columns for 7 items: expected one for each, or decoder.weight, which has 7",
+        ),
+        ({"item": ["item_embedding.weight"], "user": ["item_embedding.weight"]}, "7 rows for 9 users"),
+        ({"item": ["joint.weight"], "user": ["joint.weight", "joint.weight"]}, None),
+    ],
+)
+def test_a_name_given_for_the_wrong_side_or_axis(named, message):
+    net = Net(user_embedding=(9, 20), item_embedding=(7, 20), joint=(16, 20))
+    net.decoder = nn.Linear(20, 7)
+    if message:
+        with pytest.raises(LLMInitError, match=message):
+            found(net, n_users=9, named=named)
+    else:
+        assert [(side, rows) for _, side, rows, _ in found(net, n_users=9, named=named)] == [
+            ("item", (9, 7)),
+            ("user", (0, 9)),
+        ]
+
+
+def test_one_table_is_not_named_for_both_sides():
+    with pytest.raises(LLMInitError, match="names 'P.weight' for users and for items"):
+        found(Net(P=(9, 3)), n_users=9, n_items=9, named={"item": ["P.weight"], "user": ["P.weight"]})
+
+
+def test_a_table_of_features_is_no_table_of_items():
+    fields = Fields()
+    fields.token_field_names = ["user_id", "city", "colour"]
+    with pytest.raises(LLMInitError, match="holds features and no item ids"):
+        found(fields, named={"item": ["token_embedding_table.embedding.weight"]})
+
+
+def test_words_are_not_found_within_words():
+    net = Net(item_identity=(7, 3), item_decomposition=(7, 3))
+    assert [name for name, *_ in found(net)] == ["item_identity.weight", "item_decomposition.weight"]
+
+
 def test_as_many_users_as_items_is_told_by_the_name():
     assert found(Net(user_embedding=(5, 3), item_embedding=(5, 3)), 5, 5) == [
         ("user_embedding.weight", "user", (0, 5), 3),
