@@ -74,7 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of RecBole's ``run_recbole.py`` that are not configuration keys."""
     parser.add_argument("-m", "--model", help="a RecBole model's name, or the dotted path of your own class")
-    parser.add_argument("--resume", metavar="CHECKPOINT", help="go on training from the best epoch of an earlier run")
+    parser.add_argument(
+        "--resume",
+        metavar="CHECKPOINT",
+        help="go on training from the best epoch of an earlier run, in its file; give the same arguments, and as "
+        "--epochs the number in all",
+    )
     add_data_arguments(parser)
 
 

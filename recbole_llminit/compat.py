@@ -2,8 +2,8 @@
 
 Every function mends one thing inside RecBole, is a no-op where nothing is broken, may be called again, and leaves
 RecBole's results as they were on the stack RecBole was written for (NumPy 1.26, pandas 2.2, SciPy 1.11). `apply` runs
-all of them. ``recbole.quick_start`` is never imported: it imports ray, whose pinned version does not import on NumPy 2
-and has no wheel for Python 3.12.
+all of them. ``recbole.quick_start`` is imported by `import_quick_start` alone, for scripts that use it: it imports ray,
+whose pinned version does not import on NumPy 2 and has no wheel for Python 3.12.
 """
 
 from __future__ import annotations
@@ -250,3 +250,28 @@ def _in_scipy_format(adjacency_matrix: Callable[..., Any]) -> Callable[..., Any]
         )
 
     return accepting
+
+
+def import_quick_start() -> types.ModuleType:
+    """Import ``recbole.quick_start`` also where ray is missing or broken.
+
+    Where: ``recbole/quick_start/quick_start.py:19`` imports ``ray.tune``, which only a search with ray calls.
+    Versions: RecBole pins ray <= 2.6.3: ``np.bool8`` fails on NumPy >= 2, ``pkg_resources`` on setuptools >= 81, and
+    there is no wheel for Python >= 3.12. An empty module stands in while ``recbole.quick_start`` is imported; whoever
+    imports ray afterwards gets its own error.
+    Until: RecBole imports ray where it calls it.
+    """
+    name = "recbole.quick_start"
+    try:
+        return importlib.import_module(name)
+    except Exception:
+        # ray fails in many ways: ImportError, AttributeError, ...
+        stand_in: Any = types.ModuleType("ray")
+        stand_in.tune = types.ModuleType("ray.tune")
+        before = {key: sys.modules.pop(key) for key in list(sys.modules) if key == "ray" or key.startswith(name)}
+        sys.modules["ray"] = stand_in
+        try:
+            return importlib.import_module(name)
+        finally:
+            del sys.modules["ray"]
+            sys.modules.update({key: module for key, module in before.items() if key == "ray"})

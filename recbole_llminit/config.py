@@ -34,7 +34,7 @@ from recbole.utils import get_model as get_stock_model  # noqa: E402
 from recbole_llminit import models  # noqa: E402
 
 _PREFIXES = ("init_", "llm_")
-_KEYS = (
+KEYS = (
     "init_strategy",
     "init_args",
     "init_scale",
@@ -96,6 +96,10 @@ class Config(recbole.config.Config):
         check_files(config_file_list or ())
         try:
             super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+        except LLMInitError:
+            raise
+        except ValueError as error:
+            raise LLMInitError(f"RecBole refuses the configuration: {error}") from error
         except yaml.YAMLError as error:
             files = ", ".join(str(path) for path in config_file_list or ())
             raise LLMInitError(f"a configuration file is not YAML ({files}: {error})") from error
@@ -119,9 +123,9 @@ class Config(recbole.config.Config):
 
     def _refuse_misspelt(self) -> None:
         """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
-        known = {*_KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
+        known = {*KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
         # RecBole lists config_file among its keys and reads it nowhere.
-        known = known - {"config_file"} | {"config_files"}
+        known = known - {"config_file"} | {"config_files", "resume"}
         for key in self.cmd_config_dict.keys() - known - {"model", "dataset"}:
             match = nearest(key.replace("-", "_"), known, cutoff=0.85)
             if match:
@@ -169,10 +173,13 @@ def resolve_model_class(model: str | type) -> type:
                 raise LLMInitError(f"RecBole's {model} cannot be imported: pip install {error.name}") from error
             names = [row.model for row in list_models()]
             raise LLMInitError(
-                f"the model {model!r} is none of RecBole's{suggest(model, names)} ({type(error).__name__}: {error})"
+                f"the model {model!r} is none of RecBole's{suggest(model, names, cutoff=0.7)} (a class of your own is "
+                f"named with its module, as my_model.MyModel)"
             ) from error
-    if not isinstance(found, type):
-        raise LLMInitError(f"the model {model!r} is a {type(found).__name__}: expected a model class")
+    if not isinstance(found, type) or not hasattr(found, "type"):
+        raise LLMInitError(
+            f"the model {model!r} is {found!r}: expected a subclass of one of RecBole's, such as GeneralRecommender"
+        )
     compat.mend_model(found)
     return found
 
@@ -273,10 +280,10 @@ def _refuse_unknown_keys(config: recbole.config.Config, *, strict: bool) -> None
     internal = getattr(config, "internal_config_dict", {})
     for key in config.final_config_dict:
         normalized = str(key).replace("-", "_").lower()
-        if not normalized.startswith(_PREFIXES) or key in _KEYS or key in internal:
+        if not normalized.startswith(_PREFIXES) or key in KEYS or key in internal:
             continue
-        if strict or nearest(normalized, _KEYS, cutoff=0.8):
-            raise unknown_key(str(key), _KEYS)
+        if strict or nearest(normalized, KEYS, cutoff=0.8):
+            raise unknown_key(str(key), KEYS)
 
 
 def _refuse_pretrained(config: recbole.config.Config) -> None:
@@ -340,10 +347,14 @@ def _trainable(value: Any) -> bool:
 
 def _tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:
     value: dict[Any, Any] = _mapping(config, "init_tables")
+    value = {side: [names] if isinstance(names, str) else names for side, names in value.items()}
+    wrong = set(value) - {"user", "item"}
+    if wrong:
+        raise LLMInitError(f"init_tables has the key {min(map(str, wrong))!r}: expected user and item")
     listed = all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values())
-    if not listed or not set(value) <= {"user", "item"}:
+    if not listed:
         raise LLMInitError(
             f"init_tables is {value!r}: expected parameter names by side, such as "
-            f"{{user: [user_embedding.weight], item: [item_embedding.weight]}}"
+            f"{{user: [user_embedding.weight], item: [item_embedding.weight]}} (quote a name with brackets of its own)"
         )
     return value or None

@@ -159,7 +159,13 @@ class InitReport:
             ["coverage", f"{self.items_with_vector:,} of {self.items:,} items, {users}"],
         ]
         rows += [[table.label, str(table)] for table in self.tables]
-        rows.append(["left alone", "\n".join(["[PAD] rows", *(": ".join(other) for other in self.left_alone.items())])])
+        others = ["[PAD] rows"]
+        for side, lacking in (("item", "items without a vector"), ("user", "users without training items")):
+            # Without [PAD].
+            left = max((table.rows_left for table in self.tables if table.side == side), default=1) - 1
+            others += [f"{left:,} {lacking}"] * bool(left)
+        others = [", ".join(others), *(": ".join(other) for other in self.left_alone.items())]
+        rows.append(["left alone", "\n".join(others)])
         rows.append(["seconds", f"{self.seconds:.2f}"])
         table = Texttable(max_width=0)
         table.set_deco(Texttable.BORDER | Texttable.VLINES | Texttable.HEADER)
@@ -182,6 +188,7 @@ def initialize_embeddings_(
     trainable: bool = True,
     tables: Mapping[Side, Sequence[str]] | None = None,
     id_fields: Mapping[Side, str] | None = None,
+    sizes: Mapping[str, int | Sequence[int]] | None = None,
 ) -> InitReport:
     """Write the LLM start into a built model's user and item tables, in place.
 
@@ -209,6 +216,8 @@ def initialize_embeddings_(
         <recbole_llminit.freeze.freeze_rows_>`.
     tables, id_fields : mapping, optional
         ``named`` and ``id_fields`` of `find_embedding_tables <recbole_llminit.tables.find_embedding_tables>`.
+    sizes : mapping, optional
+        The model's configured sizes by key, to name the one to change in the error for a table that is too wide.
 
     Returns
     -------
@@ -235,7 +244,7 @@ def initialize_embeddings_(
             f"nothing of {model_name(model)} would be written (init_user: {user}, init_tables: {tables}): "
             f"name a table, or remove init_strategy"
         )
-    _refuse(found, embeddings, missing)
+    _refuse(found, embeddings, missing, sizes or {})
     has_vector = embeddings.rows >= 0
     popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
 
@@ -285,15 +294,25 @@ def initialize_embeddings_(
     )
 
 
-def _refuse(found: Sequence[EmbeddingTable], embeddings: AlignedEmbeddings, missing: Missing) -> None:
+def _refuse(
+    found: Sequence[EmbeddingTable],
+    embeddings: AlignedEmbeddings,
+    missing: Missing,
+    sizes: Mapping[str, int | Sequence[int]],
+) -> None:
     """Raise for tables wider than the vectors, and for missing vectors where those are an error."""
     for table in found:
         if table.width > embeddings.width:
+            keys = [key for key, size in sizes.items() if size == table.width]
+            lists = {key: size for key, size in sizes.items() if not isinstance(size, int) and table.width in size}
+            lines = [f"{key} <= {embeddings.width}" for key in keys] + [
+                f"{key}: {[min(size, embeddings.width) for size in values]}" for key, values in lists.items()
+            ]
+            key = next(iter((*keys, *lists)), "embedding_size")
             raise LLMInitError(
-                f"embedding_size {table.width} is larger than the {embeddings.width} dimensions of "
-                f"{embeddings.embeddings.encoder} (table {table.name}): set embedding_size, or what the model calls it "
-                f"(SASRec: hidden_size, MultiVAE: mlp_hidden_size, GCMC: gcn_output_dim), <= {embeddings.width}, or "
-                f"use a larger encoder"
+                f"{key} {table.width} is larger than the {embeddings.width} dimensions of "
+                f"{embeddings.embeddings.encoder} (table {table.label}): set "
+                f"{' or '.join(lines) or f'embedding_size <= {embeddings.width}'}, or use a larger encoder"
             )
     without = np.flatnonzero(embeddings.rows < 0)[1:]
     if len(without) and missing == "error":

@@ -11,8 +11,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from recbole_llminit.config import InitOptions, resolve_model_class
-from recbole_llminit.encode_options import LLM_KEYS
+from recbole_llminit.config import KEYS, InitOptions, resolve_model_class
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.freeze import freeze_again_, frozen_rows
 from recbole_llminit.initializer import InitReport, initialize_embeddings_
@@ -146,6 +145,17 @@ def training_interactions(dataset: Any, config: Any) -> csr_matrix:
     return matrix
 
 
+def model_sizes(config: Any) -> dict[str, int | list[int]]:
+    """Return the keys of a configuration that RecBole does not know as its own, and that hold sizes."""
+    own = {key for keys in config.parameters.values() for key in keys}
+    values = {key: value for key, value in config.final_config_dict.items() if key not in own}
+    return {
+        key: value
+        for key, value in values.items()
+        if type(value) is int or (isinstance(value, list) and value and all(type(size) is int for size in value))
+    }
+
+
 def _new(model_class: type, made: bool) -> Any:
     return object.__new__(with_llm_init(model_class) if made else model_class)
 
@@ -154,7 +164,7 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
     options = InitOptions.from_config(config)
     logger = getLogger()
     if options.strategy is None:
-        keys = [key for key in ("llm_embedding", *LLM_KEYS) if config[key] is not None]
+        keys = [key for key in KEYS if config[key] is not None]
         if "init_strategy" not in config and keys:
             logger.warning(f"{keys[0]} is set, but init_strategy is not: the model starts as in stock RecBole")
         return None
@@ -171,6 +181,7 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         trainable=options.trainable,
         tables=options.tables,
         id_fields={"user": dataset.uid_field, "item": dataset.iid_field},
+        sizes=model_sizes(config),
     )
     logger.info(f"\n{report}")
     for warning in report.warnings:

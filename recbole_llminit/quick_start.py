@@ -71,10 +71,10 @@ def run_recbole_llminit(
     callback_fn : callable, optional
         Called with the epoch and the validation score after each validation (RecBole's ``Trainer.fit``).
     resume : path, optional
-        A checkpoint of the same configuration, from which training goes on, and which it overwrites: RecBole's, or
-        one that you or someone you trust trained (it is a pickle). RecBole saves the best epoch, so that is where it
-        goes on, with new batches and negatives. Nothing is written from vectors, none are needed, and item rows that
-        were frozen stay so.
+        (Or the key ``resume``.) A checkpoint of the same configuration, from which training goes on, and which it
+        overwrites: RecBole's, or one that you or someone you trust trained (it is a pickle). RecBole saves the best
+        epoch, so that is where it goes on, with new batches and negatives. Nothing is written from vectors, none are
+        needed, and item rows that were frozen stay so.
 
     Returns
     -------
@@ -94,9 +94,10 @@ def run_recbole_llminit(
     for some models.
     """
     config = Config(model, dataset, config_file_list, config_dict, arguments)
+    resume = config["resume"] if resume is None else resume
     if resume is not None:
         _refuse_resume(config, Path(resume), saved=saved)
-    _prepare(config, write=resume is None)
+    _prepare(config, saved=saved, write=resume is None)
     getLogger().info(config)
     result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume)
     getLogger().info("The running environment of this training is as follows:\n" + get_environment(config).draw())
@@ -122,7 +123,7 @@ def objective_function(
     Source: ``objective_function`` in ``recbole/quick_start/quick_start.py``, without its report to ray.
     """
     config = Config(config_file_list=config_file_list, config_dict=config_dict)
-    _prepare(config)
+    _prepare(config, saved=saved)
     return {"model": config["model"], **_train_and_test(config, saved=saved, verbose=False)}
 
 
@@ -207,7 +208,13 @@ def _refuse_resume(config: Config, path: Path, *, saved: bool) -> None:
         )
     if not saved:
         raise LLMInitError("resume needs saved=True: training goes on in the checkpoint's file")
-    if not InitOptions.from_config(config).trainable and "frozen_rows" not in (checkpoint.get("other_parameter") or {}):
+    options = InitOptions.from_config(config)
+    if theirs["init_strategy"] != config["init_strategy"]:
+        getLogger().warning(
+            f"{path} was started with init_strategy: {theirs['init_strategy']}; the {config['init_strategy']} of this "
+            f"run is not used"
+        )
+    if not options.trainable and "frozen_rows" not in (checkpoint.get("other_parameter") or {}):
         raise LLMInitError(f"init_trainable is False, but {path} was trained without it and has no frozen rows")
 
 
@@ -218,8 +225,13 @@ def _settled(value: Any) -> Any:
     return (list(value) or None) if isinstance(value, list | tuple) else value
 
 
-def _prepare(config: Config, *, write: bool = True) -> None:
+def _prepare(config: Config, *, saved: bool, write: bool = True) -> None:
     """Check what can be checked and make the vectors before the data is loaded; seed and start the log."""
+    if saved and "<locals>" in config.model_class.__qualname__:
+        raise LLMInitError(
+            f"{config['model']} is defined inside a function, and a checkpoint cannot name such a class: define it in "
+            f"a module, or pass saved=False"
+        )
     if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
         raise LLMInitError("nproc and world_size: runs of several processes are not supported, leave them out")
     init_seed(config["seed"], config["reproducibility"])
@@ -263,21 +275,29 @@ def _train_and_test(
         # Before training, so that an interrupted run's checkpoint has its report as well.
         model.init_report.save(Path(trainer.saved_model_file).with_suffix(".json"))
     show_progress = verbose and config["show_progress"]
-    best_valid_score, best_valid_result = trainer.fit(
-        train_data,
-        valid_data,
-        verbose=verbose,
-        saved=saved,
-        show_progress=show_progress,
-        # Not every trainer's fit takes one.
-        **({} if callback_fn is None else {"callback_fn": callback_fn}),
-    )
+    try:
+        best_valid_score, best_valid_result = trainer.fit(
+            train_data,
+            valid_data,
+            verbose=verbose,
+            saved=saved,
+            show_progress=show_progress,
+            # Not every trainer's fit takes one.
+            **({} if callback_fn is None else {"callback_fn": callback_fn}),
+        )
+    except KeyboardInterrupt:
+        if verbose and saved and Path(trainer.saved_model_file).is_file():
+            logger.warning(
+                f"Interrupted; the best epoch so far is saved, go on with --resume={trainer.saved_model_file}"
+            )
+        raise
     if (
         resume is not None
         and best_valid_result is None
         and trainer.epochs - trainer.start_epoch >= trainer.eval_step > 0
     ):
         logger.info(f"No epoch was better than the one that was saved in {resume}")
+        best_valid_result = trainer.evaluate(valid_data, load_best_model=True, show_progress=show_progress)
     test_result = trainer.evaluate(test_data, load_best_model=saved, show_progress=show_progress)
     return {
         "best_valid_score": float(best_valid_score),

@@ -2,57 +2,67 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from logging import getLogger
+from collections.abc import Callable
 from typing import Any
 
-from recbole_llminit import quick_start
-from recbole_llminit.model import get_model
+from recbole.trainer.trainer import AbstractTrainer
+
+from recbole_llminit import compat, quick_start
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.model import LLMInitMixin, get_model
+from recbole_llminit.settings import is_none
 
 # recbole.config is not among them: it keeps the stock class in the configuration, and so in the checkpoint.
-_MODULES = ("recbole.utils", "recbole.utils.utils")
-_MODULES_WITH_RAY = ("recbole.quick_start", "recbole.quick_start.quick_start")
+_MODULES = ("recbole.utils", "recbole.utils.utils", "recbole.quick_start", "recbole.quick_start.quick_start")
 _REPLACEMENTS = {"get_model": get_model, "load_data_and_model": quick_start.load_data_and_model}
-_replaced: dict[tuple[str, str], Any] = {}
+_replaced: list[tuple[Any, str, Any]] = []
 
 
 def register() -> None:
     """Let scripts written for RecBole honour ``init_strategy``, without any other change in them.
 
-    ``get_model`` and ``load_data_and_model`` are replaced in ``recbole.utils`` and, where it can be imported, in
-    ``recbole.quick_start``; so ``recbole.quick_start.run_recbole`` starts from the vectors as well. Call it at the top
-    of the script: names that were imported from RecBole before stay RecBole's. A script that names a model's class
-    itself, as in ``BPR(config, dataset)``, is not reached: there take ``get_model("BPR")``. Calling it again does
-    nothing more.
-
-    Notes
-    -----
-    ``recbole.quick_start`` imports ray, whose version pinned by RecBole fails on NumPy 2: then it is left out, and the
-    log says so.
+    ``get_model`` and ``load_data_and_model`` are replaced in ``recbole.utils`` and ``recbole.quick_start``; so
+    ``recbole.quick_start.run_recbole`` starts from the vectors as well. Call it at the top of the script. Names that
+    were imported from RecBole before stay RecBole's, and a script that names a model's class itself, as in
+    ``BPR(config, dataset)``, is not reached: where ``init_strategy`` is set, RecBole's trainer then raises
+    `LLMInitError` instead of training the stock model. Calling it again does nothing more.
     """
-    for path, module in _importable().items():
+    if _replaced:
+        return
+    compat.import_quick_start()
+    # All are imported before the first is replaced: they import the names from each other.
+    modules = [importlib.import_module(path) for path in _MODULES]
+    for module in modules:
         for name, replacement in _REPLACEMENTS.items():
             if hasattr(module, name):
-                _replaced.setdefault((path, name), getattr(module, name))
-                setattr(module, name, replacement)
+                _replace(module, name, replacement)
+    _replace(AbstractTrainer, "__init__", _refusing_stock_models(AbstractTrainer.__init__))
 
 
 def unregister() -> None:
     """Undo `register`."""
-    for (path, name), original in _replaced.items():
-        setattr(importlib.import_module(path), name, original)
-    _replaced.clear()
+    while _replaced:
+        owner, name, original = _replaced.pop()
+        setattr(owner, name, original)
 
 
-def _importable() -> dict[str, Any]:
-    """Import all before the first is replaced: they import the names from each other."""
-    modules = {path: importlib.import_module(path) for path in _MODULES}
-    try:
-        modules.update((path, importlib.import_module(path)) for path in _MODULES_WITH_RAY)
-    except Exception as error:
-        # ray fails in many ways: ImportError, AttributeError, ...
-        getLogger().warning(
-            f"recbole.quick_start cannot be imported ({type(error).__name__}: {error}), nor can the run_recbole of a "
-            f"script: take recbole_llminit.run_recbole_llminit instead"
-        )
-    return modules
+def _replace(owner: Any, name: str, replacement: Any) -> None:
+    _replaced.append((owner, name, getattr(owner, name)))
+    setattr(owner, name, replacement)
+
+
+def _refusing_stock_models(construct: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(construct)
+    def refusing(self: Any, config: Any, model: Any) -> None:
+        if not is_none(config["init_strategy"]) and not isinstance(model, LLMInitMixin):
+            name = type(model).__name__
+            raise LLMInitError(
+                f"init_strategy is {config['init_strategy']}, but the script made RecBole's own {name}: call "
+                f"recbole_llminit.register() before get_model is imported from RecBole, or make the model by "
+                f"recbole_llminit.get_model({name!r})"
+            )
+        construct(self, config, model)
+
+    return refusing

@@ -130,9 +130,9 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     return cls(**(arguments or {}))
 
 
-def suggest(word: object, known: Iterable[str]) -> str:
+def suggest(word: object, known: Iterable[str], cutoff: float = 0.5) -> str:
     """Return ``": did you mean '...'?"`` for the nearest of the known words, or an empty string."""
-    match = nearest(word, known)
+    match = nearest(word, known, cutoff)
     return f": did you mean {match!r}?" if match else ""
 
 

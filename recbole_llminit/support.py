@@ -56,4 +56,7 @@ def draw_models(models: Sequence[ModelSupport]) -> str:
         parts = [row.needs, row.written, f"left alone: {row.left_alone}" if row.left_alone else ""]
         table.add_row([row.model, row.starts, "\n".join(part for part in parts if part)])
     counts = ", ".join(f"{sum(row.starts == kind for row in models)} {kind}" for kind in ("yes", "named", "no"))
-    return f"{table.draw()}\n\n{counts} (named: where init_tables names its layers)"
+    return (
+        f"{table.draw()}\n\n{counts} (named: where init_tables names its layers)\n"
+        f"Widths are RecBole's defaults; none may exceed the LLM's dimensions."
+    )

@@ -10,8 +10,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.strategy import suggest
 
 Side = Literal["user", "item"]
+
+_UNREAD = "RecBole makes it, and the model never reads it"
 
 # Tables that their number of rows would take for the users' or the items': (model, parameter) and what they are.
 OTHER_MEANING: Mapping[tuple[str, str], str] = {
@@ -19,12 +22,12 @@ OTHER_MEANING: Mapping[tuple[str, str], str] = {
     ("NNCF", "item_neigh_embedding.weight"): "users in their role as neighbours of an item, filtered and pooled",
     ("TransRec", "bias.weight"): "a bias per item",
     ("FOSSIL", "user_lambda.weight"): "how much each of a user's last items weighs",
-    ("LR", "token_embedding_table.embedding.weight"): "made by RecBole's base class, and LR never reads it",
-    ("FFM", "token_embedding_table.embedding.weight"): "made by RecBole's base class, and FFM never reads it",
-    ("DIN", "embedding_layer.token_embedding_table.user.embedding.weight"): "made by RecBole, and DIN never reads it",
-    ("NPE", "embedding_seq_item.weight"): "NPE never reads it",
     ("KSR", "entity_embedding.weight"): "pre-trained vectors of the items' entities",
     ("GRU4RecKG", "entity_embedding.weight"): "pre-trained vectors of the items' entities",
+    ("LR", "token_embedding_table.embedding.weight"): _UNREAD,
+    ("FFM", "token_embedding_table.embedding.weight"): _UNREAD,
+    ("DIN", "embedding_layer.token_embedding_table.user.embedding.weight"): _UNREAD,
+    ("NPE", "embedding_seq_item.weight"): _UNREAD,
 }
 
 
@@ -133,8 +136,8 @@ def find_embedding_tables(
     n_users, n_items : int
         RecBole's counts, with ``[PAD]``.
     named : mapping, optional
-        ``{"user": [...], "item": [...]}``, parameter names that replace the search (``init_tables``); ``name.T`` where
-        users or items are the columns.
+        ``{"user": [...], "item": [...]}``, parameter names that replace the search (``init_tables``): ``name``,
+        ``name.T`` where users or items are the columns, ``name[41:71]`` where they are these rows.
     id_fields : mapping, optional
         The fields of user and item ids in a table of token fields (``user_id`` and ``item_id`` if left out).
 
@@ -200,17 +203,21 @@ def _search(
             left_alone[name] = "entities, beside the items' own table"
         else:
             tables.append(EmbeddingTable(name, "item", weight, counts["item"]))
-    left_alone.update(
-        {label: f"{side}s in a linear layer, not named in init_tables" for label, side in _linear_layers(model, counts)}
-    )
+    for label, side in _linear_layers(model, counts):
+        left_alone[label] = f"a linear layer as long as there are {side}s, not named in init_tables"
     return tables, left_alone
 
 
+def _exception(model: nn.Module, name: str) -> str | None:
+    return next(
+        (OTHER_MEANING[key] for entry in type(model).__mro__ if (key := (entry.__name__, name)) in OTHER_MEANING), None
+    )
+
+
 def _other_meaning(model: nn.Module, name: str, weight: nn.Parameter) -> str | None:
-    classes = {entry.__name__ for entry in type(model).__mro__}
-    for (owner, parameter), reason in OTHER_MEANING.items():
-        if owner in classes and parameter == name:
-            return reason
+    exception = _exception(model, name)
+    if exception:
+        return exception
     if not weight.requires_grad:
         return "frozen by the model"
     if weight.shape[1] == 1:
@@ -354,60 +361,80 @@ def _named_tables(
     tables: list[EmbeddingTable] = []
     for side, labels in named.items():
         for label in dict.fromkeys(labels):
-            columns = label not in parameters and label.endswith(".T")
-            name = label.removesuffix(".T") if columns else label
-            if name not in parameters:
-                raise LLMInitError(
-                    f"init_tables names {label!r}, which {model_name(model)} does not have: "
-                    f"expected one of {', '.join(parameters) or 'none (it has no table)'}"
-                )
-            first = 0 if columns else _named_start(model, name, side, parameters[name], counts, slices)
-            table = EmbeddingTable(name, side, parameters[name], counts[side], first, columns)
-            _refuse_misfit(model, table, counts)
+            table = _named_table(model, label, side, parameters, counts, slices)
             for other in tables:
                 if other.weight is table.weight and _overlap(other, table):
-                    raise LLMInitError(f"init_tables names {label!r} for users and for items: expected one of them")
+                    raise LLMInitError(f"init_tables names {label!r} and {other.label!r}, which overlap: leave one out")
             tables.append(table)
     return tables
 
 
-def _named_start(
+def _named_table(
     model: nn.Module,
-    name: str,
+    label: str,
     side: Side,
-    weight: nn.Parameter,
+    parameters: Mapping[str, nn.Parameter],
     counts: Mapping[Side, int],
     slices: Mapping[str, Mapping[Side, int]],
-) -> int:
-    """Return where a side's rows begin in a table of token fields, or of users and items."""
-    if name in slices:
+) -> EmbeddingTable:
+    """Find what an entry of ``init_tables`` says, and raise where it does not fit."""
+    name, columns, first, stop = label, False, None, None
+    if label not in parameters:
+        parts = re.fullmatch(r"(?P<name>.+?)(?P<columns>\.T)?(\[(?P<first>\d+):(?P<stop>\d+)\])?", label)
+        if parts:
+            name, columns = parts["name"], parts["columns"] is not None
+            first, stop = (None if parts[key] is None else int(parts[key]) for key in ("first", "stop"))
+    if name not in parameters:
+        known = [f"{path}.T" if columns else path for path in parameters]
+        raise LLMInitError(
+            f"init_tables names {label!r}, which {model_name(model)} does not have{suggest(label, known, cutoff=0.7)} "
+            f"(it has {', '.join(parameters) or 'no table'})"
+        )
+    if _exception(model, name) == _UNREAD:
+        raise LLMInitError(f"init_tables names {label!r}, but {_UNREAD}: name another table, or remove init_strategy")
+    weight, count = parameters[name], counts[side]
+    if first is not None and stop is not None:
+        if stop - first != count or stop > weight.shape[1 if columns else 0]:
+            raise LLMInitError(
+                f"init_tables names {label!r} as a table of {side}s: expected {count:,} rows or columns of its "
+                f"{tuple(weight.shape)}, one for each of the {side}s"
+            )
+        return EmbeddingTable(name, side, weight, count, first, columns)
+    if name in slices and not columns:
         if side not in slices[name]:
             raise LLMInitError(
-                f"init_tables names {name!r} as a table of {side}s, but it holds features and no {side} ids"
+                f"init_tables names {label!r} as a table of {side}s, but it holds features and no {side} ids"
             )
-        return slices[name][side]
-    return counts["user"] if side == "item" and weight.shape[0] == counts["user"] + counts["item"] else 0
+        return EmbeddingTable(name, side, weight, count, slices[name][side])
+    if not columns and weight.shape[0] == counts["user"] + counts["item"]:
+        return EmbeddingTable(name, side, weight, count, counts["user"] if side == "item" else 0)
+    table = EmbeddingTable(name, side, weight, count, 0, columns)
+    _refuse_misfit(model, table, counts)
+    return table
 
 
 def _refuse_misfit(model: nn.Module, table: EmbeddingTable, counts: Mapping[Side, int]) -> None:
     """Raise where the numbers of rows and columns say that something else was meant."""
     rows, others = (int(size) for size in (table.weight.shape[::-1] if table.columns else table.weight.shape))
-    linear = any(table.weight is module.weight for module in model.modules() if isinstance(module, nn.Linear))
-    other_side: Side = "user" if table.side == "item" else "item"
-    if rows <= table.rows or table.first:
-        fits = rows >= table.rows
-    elif linear:
-        # A decoder ends with the items; in an encoder others may follow them (DiffRec's time steps).
-        fits = table.columns and others != table.rows
+    linear = {id(module.weight): path for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if table.columns or id(table.weight) in linear:
+        further = table.columns and (model_name(model), linear.get(id(table.weight))) in _FURTHER_COLUMNS
+        fits = id(table.weight) in linear and (rows == table.rows or (further and rows > table.rows))
     else:
-        # A mask token or entities may follow.
-        fits = rows != counts[other_side] or table.side in table.name.lower()
-    if not fits or (table.columns and not linear):
-        turned = table.name if table.columns else f"{table.name}.T"
-        hint = f", or {turned}, which has {others:,}" if others == table.rows else ""
+        # A mask token or entities may follow; but as many rows as the other side has are the other side's.
+        entities = getattr(model, "n_entities", None) if table.side == "item" else None
+        other_count = counts["user" if table.side == "item" else "item"]
+        fits = rows == table.rows or (
+            rows in (table.rows + 1, entities) and (rows != other_count or table.side in table.name.lower())
+        )
+    if not fits:
+        name = f"{table.name}{'.T' * table.columns}"
+        turned = f", or {table.name}{'.T' * (not table.columns)}, which has {others:,}"
+        some = f", or which, as {name}[0:{table.rows}]" if rows > table.rows else ""
         raise LLMInitError(
-            f"init_tables names {table.name}{'.T' * table.columns} as a table of {table.side}s, but it has {rows:,} "
-            f"{'columns' if table.columns else 'rows'} for {table.rows:,} {table.side}s: expected one for each{hint}"
+            f"init_tables names {name} as a table of {table.side}s, but it has {rows:,} "
+            f"{'columns' if table.columns else 'rows'} for {table.rows:,} {table.side}s: expected one for each{some}"
+            f"{turned if id(table.weight) in linear and others == table.rows else ''}"
         )
 
 

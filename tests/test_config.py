@@ -193,8 +193,7 @@ def test_values_that_are_refused():
         init_strategy="var",
         init_args={"popular_ratio": 2},
     )
-    refused("init_tables is .*: expected parameter names by side", init_tables={"items": ["a"]})
-    refused("init_tables is .*: expected parameter names by side", init_tables={"item": "a.weight"})
+    refused("init_tables has the key 'items': expected user and item", init_tables={"items": ["a"]})
     refused("init_tables is .*: expected parameter names by side", init_tables={"item": [["a.weight"]]})
     refused("init_args 7 is unknown to init_strategy 'var'", init_strategy="var", init_args={7: 2})
 
@@ -243,7 +242,9 @@ def test_model_that_cannot_be_imported():
         resolve_model_class("my.module.Model")
     with pytest.raises(LLMInitError, match="has no attribute 'Nothing'"):
         resolve_model_class("recbole.model.general_recommender.bpr.Nothing")
-    with pytest.raises(LLMInitError, match="the model 'os.path' is a module: expected a model class"):
+    with pytest.raises(
+        LLMInitError, match="the model 'os.path' is <module .*: expected a subclass of one of RecBole's"
+    ):
         resolve_model_class("os.path")
 
 
@@ -321,3 +322,21 @@ def test_a_file_that_is_not_yaml(tmp_path):
         LLMInitError, match=r"a configuration file is not YAML \(.*a.yaml: mapping values are not allowed"
     ):
         Config("BPR", "ml-100k", [tmp_path / "a.yaml"])
+
+
+def test_one_name_needs_no_list():
+    assert options(init_strategy="var", init_tables={"item": "a.weight"}).tables == {"item": ["a.weight"]}
+
+
+def test_a_model_of_ones_own_without_its_module():
+    with pytest.raises(LLMInitError, match=r"is none of RecBole's \(a class of your own is named with its module"):
+        resolve_model_class("MyOwnRecommender")
+    with pytest.raises(LLMInitError, match="RecBole's LightGBM cannot be imported: pip install lightgbm"):
+        resolve_model_class("LightGBM")
+
+
+def test_what_recbole_refuses_is_an_error_of_one_line():
+    with pytest.raises(
+        LLMInitError, match="RecBole refuses the configuration: train_neg_sample_args .* should be None"
+    ):
+        Config("SASRec", "ml-100k")

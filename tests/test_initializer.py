@@ -165,10 +165,18 @@ def test_too_wide_a_table_is_refused_before_anything_is_written(vectors):
     with pytest.raises(LLMInitError) as caught:
         start(net, vectors)
     assert str(caught.value) == (
-        "embedding_size 5 is larger than the 4 dimensions of vectors (table users.weight): set embedding_size, "
-        "or what the model calls it (SASRec: hidden_size, MultiVAE: mlp_hidden_size, GCMC: gcn_output_dim), <= 4, or use "
-        "a larger encoder"
+        "embedding_size 5 is larger than the 4 dimensions of vectors (table users.weight): set embedding_size <= 4, "
+        "or use a larger encoder"
     )
+    for sizes, message in [
+        ({"hidden_size": 5, "n_layers": 2}, "hidden_size 5 is larger than .*: set hidden_size <= 4, or use"),
+        (
+            {"mlp_hidden_size": [8, 5, 2]},
+            r"mlp_hidden_size 5 is larger than .*: set mlp_hidden_size: \[4, 4, 2\], or use",
+        ),
+    ]:
+        with pytest.raises(LLMInitError, match=message):
+            start(net, vectors, sizes=sizes)
     assert net.items.weight.tolist()[1] == [-11] * 5
 
 

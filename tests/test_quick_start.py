@@ -408,6 +408,53 @@ def test_models_that_recbole_cannot_resume(model, message, tiny, trainers):
     assert path.read_bytes() == before
 
 
+def test_an_interrupted_run_says_how_to_go_on(llm, caplog, monkeypatch):
+    """And --resume is taken as an argument and as a key; a start that is not used is said."""
+
+    def interrupt(epoch, score):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with caplog.at_level("INFO"), pytest.raises(KeyboardInterrupt):
+        run_recbole_llminit("BPR", config_dict=llm, callback_fn=interrupt)
+    path = caplog.text.split("go on with --resume=")[1].split()[0]
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        result = run_recbole_llminit("BPR", config_dict={**llm, "init_strategy": "rand", "resume": path})
+    assert "was started with init_strategy: var; the rand of this run is not used" in caplog.text
+    assert "training goes on after epoch" in caplog.text
+    assert result["best_valid_result"]
+    with pytest.raises(LLMInitError, match="the argument --resum is unknown: did you mean --resume"):
+        run_recbole_llminit("BPR", config_dict=llm, arguments=[f"--resum={path}"])
+
+
+def test_where_no_epoch_is_better_the_checkpoints_result_is_given(tiny, trainers, caplog):
+    """Training from an epoch that a score of 1 was given to."""
+    run_recbole_llminit("BPR", config_dict=tiny)
+    path = trainers[0].saved_model_file
+    checkpoint = torch.load(path, weights_only=False)
+    torch.save({**checkpoint, "best_valid_score": 1.0, "cur_step": 0}, path, pickle_protocol=4)
+    with caplog.at_level("INFO"):
+        result = run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 6}, resume=path)
+    assert f"No epoch was better than the one that was saved in {path}" in caplog.text
+    assert result["best_valid_score"] == 1.0
+    assert 0 < result["best_valid_result"]["ndcg@10"] < 1
+
+
+def test_a_class_within_a_function_is_refused_before_training(llm, monkeypatch):
+    class Local(BPR):
+        pass
+
+    monkeypatch.setattr(quick_start, "create_dataset", lambda config: pytest.fail("the data was loaded"))
+    with pytest.raises(LLMInitError, match="Local is defined inside a function"):
+        run_recbole_llminit(Local, config_dict=llm)
+
+
+def test_keys_without_a_strategy_are_said(tiny, caplog):
+    run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 1, "init_trainable": False})
+    assert "init_trainable is set, but init_strategy is not" in caplog.text
+
+
 def test_other_files_of_the_same_name_are_warned_of(checkpoint, llm, tmp_path, caplog):
     copied = tmp_path / "elsewhere" / "tiny"
     copied.mkdir(parents=True)

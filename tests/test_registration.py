@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -10,11 +11,14 @@ import recbole.config.configurator
 import recbole.utils
 import recbole.utils.utils
 from recbole.model.general_recommender import BPR
+from recbole.trainer import Trainer
 
 import recbole_llminit
+from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import get_model
 from recbole_llminit.registration import register, unregister
 from tests import stock
+from tests.test_model import prepare
 
 
 @pytest.fixture(autouse=True)
@@ -50,21 +54,33 @@ def test_names_are_replaced_and_put_back(with_ray):
     unregister()
 
 
-def test_without_a_working_ray_the_rest_is_replaced(monkeypatch, caplog):
+def test_without_a_working_ray(monkeypatch):
+    """recbole.quick_start is imported all the same, and ray keeps its own error."""
     for name in [name for name in sys.modules if name.startswith("recbole.quick_start")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
-    with caplog.at_level("WARNING"):
-        register()
-    assert recbole.utils.get_model("BPR") is get_model(BPR)
-    assert "recbole.quick_start cannot be imported (ModuleNotFoundError" in caplog.text
-    assert "take recbole_llminit.run_recbole_llminit instead" in caplog.text
+    register()
+    assert sys.modules["recbole.quick_start.quick_start"].get_model is get_model
+    with pytest.raises(ImportError):
+        importlib.import_module("ray.tune")
+
+
+def test_a_stock_model_is_not_trained_where_a_start_is_set(llm, tiny):
+    """A script that imported get_model before, or names the class itself."""
+    config, train_data = prepare("BPR", llm)
+    register()
+    with pytest.raises(LLMInitError, match="init_strategy is var, but the script made RecBole's own BPR: call"):
+        Trainer(config, BPR(config, train_data._dataset))
+    Trainer(config, get_model("BPR")(config, train_data._dataset))
+    config, train_data = prepare("BPR", tiny)
+    Trainer(config, BPR(config, train_data._dataset))
+    unregister()
+    config, train_data = prepare("BPR", llm)
+    Trainer(config, BPR(config, train_data._dataset))
 
 
 SCRIPT = """
-import json, sys, types
-sys.modules["ray"] = types.ModuleType("ray")
-sys.modules["ray"].tune = None
+import json
 import torch
 torch.set_num_threads(1)
 import recbole_llminit

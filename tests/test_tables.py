@@ -180,7 +180,7 @@ def test_items_in_linear_layers_are_refused_with_the_line_to_add():
 
 def test_linear_layers_are_taken_where_they_are_named():
     net = AutoEncoder(further=2)
-    named = {"item": ["encoder.weight.T", "decoder.weight"]}
+    named = {"item": ["encoder.weight.T[0:7]", "decoder.weight"]}
     assert found(net, named=named) == [("encoder.weight", "item", (0, 7), 4), ("decoder.weight", "item", (0, 7), 4)]
     encoder, _ = find_embedding_tables(net, 5, 7, named).tables
     encoder.values[6] = torch.tensor([1.0, 2.0, 3.0, 4.0])
@@ -188,7 +188,7 @@ def test_linear_layers_are_taken_where_they_are_named():
     # Beside a table that is found, they are left alone.
     net.item_embedding = nn.Embedding(7, 4)
     assert found(net) == [("item_embedding.weight", "item", (0, 7), 4)]
-    assert left_alone(net) == {"decoder.weight": "items in a linear layer, not named in init_tables"}
+    assert left_alone(net) == {"decoder.weight": "a linear layer as long as there are items, not named in init_tables"}
 
 
 def test_rows_and_columns_are_not_mixed_up():
@@ -196,7 +196,7 @@ def test_rows_and_columns_are_not_mixed_up():
     net = AutoEncoder()
     net.encoder = nn.Linear(7, 600)
     with pytest.raises(
-        LLMInitError, match=r"600 rows for 7 items: expected one for each, or encoder.weight.T, which has 7"
+        LLMInitError, match=r"600 rows for 7 items: expected one for each, .*, or encoder.weight.T, which has 7"
     ):
         found(net, named={"item": ["encoder.weight"]})
     with pytest.raises(
@@ -221,10 +221,19 @@ def test_layers_that_fit_in_two_ways_are_not_suggested():
     ("named", "message"),
     [
         ({"item": ["user_embedding.weight"]}, "table of items, but it has 9 rows for 7 items"),
-        ({"item": ["item_embedding.weight.T"]}, "table of items, but it has 20 columns for 7 items"),
+        (
+            {"item": ["item_embedding.weight.T"]},
+            r"has 20 columns for 7 items: expected one for each, or which, as item_embedding.weight.T\[0:7\]$",
+        ),
+        ({"user": ["decoder.weight.T"]}, r"20 columns for 9 users: expected .* as decoder.weight.T\[0:9\]"),
+        ({"item": ["item_embeding.weight"]}, "did you mean 'item_embedding.weight'"),
+        ({"item": ["decoder.wieght.T"]}, "did you mean 'decoder.weight.T'"),
+        ({"item": ["joint.weight[0:9]"]}, r"expected 7 rows or columns of its \(16, 20\)"),
+        ({"item": ["joint.weight[10:17]"]}, r"expected 7 rows or columns of its \(16, 20\)"),
+        ({"item": ["joint.weight"], "user": ["joint.weight[1:10]"]}, "overlap: leave one out"),
         (
             {"item": ["decoder.weight.T"]},
-            "20 columns for 7 items: expected one for each, or decoder.weight, which has 7",
+            "20 columns for 7 items: expected one for each, .*, or decoder.weight, which has 7",
         ),
         ({"item": ["item_embedding.weight"], "user": ["item_embedding.weight"]}, "7 rows for 9 users"),
         ({"item": ["joint.weight"], "user": ["joint.weight", "joint.weight"]}, None),
@@ -244,8 +253,29 @@ def test_a_name_given_for_the_wrong_side_or_axis(named, message):
 
 
 def test_one_table_is_not_named_for_both_sides():
-    with pytest.raises(LLMInitError, match="names 'P.weight' for users and for items"):
+    with pytest.raises(LLMInitError, match="names 'P.weight' and 'P.weight', which overlap"):
         found(Net(P=(9, 3)), n_users=9, n_items=9, named={"item": ["P.weight"], "user": ["P.weight"]})
+
+
+def test_rows_are_named_as_the_log_shows_them():
+    """Items first, then users, and a row for anything else."""
+    net = Net(nodes=(13, 3))
+    with pytest.raises(LLMInitError, match="nodes.weight .*: 13 rows, neither users nor items"):
+        found(net)
+    named = {"item": ["nodes.weight[0:7]"], "user": ["nodes.weight[7:12]"]}
+    tables = find_embedding_tables(net, 5, 7, named).tables
+    assert [table.label for table in tables] == ["nodes.weight[0:7]", "nodes.weight[7:12]"]
+    net = AutoEncoder(further=2)
+    (table,) = find_embedding_tables(net, 5, 7, {"item": ["encoder.weight.T[2:9]"]}).tables
+    assert (table.label, table.values.shape) == ("encoder.weight.T[2:9]", (7, 4))
+
+
+def test_a_table_that_is_never_read_cannot_be_named():
+    class NPE(Net):
+        pass
+
+    with pytest.raises(LLMInitError, match="never reads it: name another table"):
+        found(NPE(embedding_seq_item=(7, 3)), named={"item": ["embedding_seq_item.weight"]})
 
 
 def test_a_table_of_features_is_no_table_of_items():
@@ -277,20 +307,20 @@ def test_as_many_users_as_items_is_never_guessed(name):
 
 
 def test_named_tables_replace_the_search():
-    net = Net(P=(8, 3), Q=(5, 3), item=(7, 3))
+    net = Net(P=(6, 3), Q=(5, 3), item=(7, 3))
     assert found(net, 5, 5, named={"item": ["P.weight"], "user": ["Q.weight"]}) == [
         ("P.weight", "item", (0, 5), 3),
         ("Q.weight", "user", (0, 5), 3),
     ]
-    assert left_alone(net, named={"item": ["P.weight"]}) == {
+    assert left_alone(net, named={"item": ["item.weight"]}) == {
+        "P.weight": "not named in init_tables",
         "Q.weight": "not named in init_tables",
-        "item.weight": "not named in init_tables",
     }
 
 
 def test_named_tables_are_checked():
     with pytest.raises(
-        LLMInitError, match=r"init_tables names 'R.weight', which Net does not have: expected one of P.weight"
+        LLMInitError, match=r"names 'R.weight', which Net does not have: did you mean 'P.weight'\? \(it has P.weight\)"
     ):
         found(Net(P=(8, 3)), named={"item": ["R.weight"]})
     with pytest.raises(LLMInitError, match="4 rows for 7 items"):
