@@ -95,9 +95,9 @@ def run_recbole_llminit(
     """
     config = Config(model, dataset, config_file_list, config_dict, arguments)
     resume = config["resume"] if resume is None else resume
+    _prepare(config, saved=saved, write=resume is None)
     if resume is not None:
         _refuse_resume(config, Path(resume), saved=saved)
-    _prepare(config, saved=saved, write=resume is None)
     getLogger().info(config)
     result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume)
     getLogger().info("The running environment of this training is as follows:\n" + get_environment(config).draw())
