@@ -150,6 +150,6 @@ def models(options: argparse.Namespace, others: Sequence[str]) -> None:
     for name in options.names:
         if name not in rows:
             raise LLMInitError(
-                f"there is no row for {name!r}{suggest(name, list(rows))} A model of your own has its tables in the log"
+                f"there is no row for {name!r}{suggest(name, list(rows))} (a model of your own: see its log)"
             )
     sys.stdout.write(f"{draw_models([rows[name] for name in options.names or rows])}\n")

@@ -345,7 +345,10 @@ def _factor(
         target = scale
     count = values.shape[1] * has_value.sum()
     mean = values.sum(dtype=np.float64) / count
-    squares = sum(float(((values[ids] - mean) ** 2).sum(dtype=np.float64)) for ids in _row_blocks(has_value))
+    # NumPy 1 would subtract a float64 number from a float32 array in float32.
+    squares = sum(
+        float((np.subtract(values[ids], mean, dtype=np.float64) ** 2).sum()) for ids in _row_blocks(has_value)
+    )
     deviation = math.sqrt(squares / count)
     if deviation == 0:
         raise LLMInitError(f"init_scale is {scale!r} but all values to write are equal: set init_scale: raw")

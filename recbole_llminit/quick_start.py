@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import yaml
 
-from recbole_llminit import compat
 from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import frozen_rows
@@ -148,8 +147,6 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     """
     checkpoint = _read_checkpoint(Path(model_file))
     config = checkpoint["config"]
-    # Where this process has not imported the model before, unpickling has.
-    compat.mend_model(config.model_class)
     if config["device"].type == "cuda" and not torch.cuda.is_available():
         config["device"] = torch.device("cpu")
     init_seed(config["seed"], config["reproducibility"])

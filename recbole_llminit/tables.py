@@ -34,14 +34,9 @@ OTHER_MEANING: Mapping[tuple[str, str], str] = {
 # Layers whose columns are the items and then others: DiffRec's time steps.
 _FURTHER_COLUMNS = (("DiffRec", "mlp.mlp_layers.mlp_layers.1"),)
 
-# What the rows of a table can be, with the sides it then belongs to.
+# What the rows of a table can be, and the sides it then belongs to where no entities come into it.
 _Meaning = Literal["user", "item", "entity", "both"]
-_SIDES: Mapping[_Meaning, tuple[Side, ...]] = {
-    "user": ("user",),
-    "item": ("item",),
-    "entity": ("item",),
-    "both": ("user", "item"),
-}
+_SIDES: Mapping[_Meaning, tuple[Side, ...]] = {"user": ("user",), "item": ("item",), "both": ("user", "item")}
 _WORDS = {"user": "user", "item": "item", "entity": "(?<![a-z])entit(y|ies)"}
 _PLURAL = {"user": "users", "item": "items", "entity": "entities", "both": "users and items together"}
 
@@ -198,8 +193,9 @@ def _search(
             left_alone[name] = f"as many rows as {_joined(meanings)}, but other tables' names say whose they are"
         else:
             tables += _placed(name, weight, _decided(model, name, weight, meanings, counts), counts)
+    items_have_a_table = any(table.side == "item" for table in tables)
     for name, weight in entities:
-        if any(table.side == "item" for table in tables if table.name not in dict(entities)):
+        if items_have_a_table:
             left_alone[name] = "entities, beside the items' own table"
         else:
             tables.append(EmbeddingTable(name, "item", weight, counts["item"]))

@@ -126,7 +126,12 @@ def settings_of(name):
 
 def prepare(name, **settings):
     """The configuration and the training data."""
-    config = Config(name, config_dict={**settings_of(name), **settings})
+    return load(name, {**settings_of(name), **settings})
+
+
+def load(model, settings):
+    """The configuration of these settings and its training data."""
+    config = Config(model, config_dict=settings)
     init_seed(config["seed"], config["reproducibility"])
     train_data, *_ = data_preparation(config, create_dataset(config))
     return config, train_data

@@ -4,16 +4,15 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from recbole.data import create_dataset, data_preparation
 from recbole.model.general_recommender import BPR, LightGCN
 from recbole.utils import get_model as get_stock_model
 from recbole.utils import init_seed
 from torch import nn
 
-from recbole_llminit.config import Config
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import LLMInitMixin, get_model, training_interactions, with_llm_init
 from recbole_llminit.strategy import list_strategies
+from tests.all_models import load
 from tests.stock import DATA
 
 # What sequential models need on the tiny dataset.
@@ -21,10 +20,7 @@ NEEDS = {name: {"train_neg_sample_args": None} for name in ("SASRec", "GRU4Rec",
 
 
 def prepare(model, settings):
-    config = Config(model, config_dict={**settings, **NEEDS.get(model, {})})
-    init_seed(config["seed"], config["reproducibility"])
-    train_data, *_ = data_preparation(config, create_dataset(config))
-    return config, train_data
+    return load(model, {**settings, **NEEDS.get(model, {})})
 
 
 def build(model_class, config, train_data):
