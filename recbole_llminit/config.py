@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
+from recbole_llminit.control import Noise  # noqa: F401  the import registers it
 from recbole_llminit.encode_options import LLM_KEYS, EncodeOptions
 from recbole_llminit.encoding import encode_items
 from recbole_llminit.errors import LLMInitError
@@ -42,6 +43,7 @@ KEYS = (
     "init_missing",
     "init_tables",
     "init_trainable",
+    "init_shuffle",
     "llm_embedding",
     *LLM_KEYS,
 )
@@ -125,7 +127,7 @@ class Config(recbole.config.Config):
         """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
         known = {*KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
         # RecBole lists config_file among its keys and reads it nowhere.
-        known = known - {"config_file"} | {"config_files", "resume"}
+        known = known - {"config_file"} | {"config_files", "resume", "drop_train"}
         for key in self.cmd_config_dict.keys() - known - {"model", "dataset"}:
             match = nearest(key.replace("-", "_"), known, cutoff=0.85)
             if match:
@@ -192,8 +194,8 @@ class InitOptions:
     ----------
     strategy : Strategy or None
         From ``init_strategy`` and ``init_args``; None for a stock run.
-    scale, user, missing, tables, trainable
-        From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``, ``init_trainable``.
+    scale, user, missing, tables, trainable, shuffle
+        From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``, ``init_trainable``, ``init_shuffle``.
     embedding : Path or None
         From ``llm_embedding``; None where it is to be looked up or made.
     encode : EncodeOptions or None
@@ -206,6 +208,7 @@ class InitOptions:
     missing: Missing
     tables: Mapping[Side, Sequence[str]] | None
     trainable: bool
+    shuffle: bool
     embedding: Path | None
     encode: EncodeOptions | None
 
@@ -234,6 +237,9 @@ class InitOptions:
                     f"remove init_strategy or choose a model that has one"
                 )
             _refuse_pretrained(config)
+        shuffle = _flag(config, "init_shuffle", default=False)
+        if shuffle and strategy is not None and not strategy.needs_vectors:
+            raise LLMInitError(f"init_shuffle permutes the vectors, and init_strategy {name!r} reads none: remove it")
         path = config["llm_embedding"]
         return cls(
             strategy=strategy,
@@ -241,12 +247,18 @@ class InitOptions:
             user=_choice(config, "init_user", ("mean", "none")),
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
             tables=_tables(config),
-            trainable=_trainable(config["init_trainable"]),
+            trainable=_flag(config, "init_trainable", default=True),
+            shuffle=shuffle,
             embedding=None if is_none(path) else Path(str(path)).expanduser(),
             encode=None
             if strategy is None
             else EncodeOptions.from_settings(config.final_config_dict, Path(os.path.normpath(config["data_path"]))),
         )
+
+    @property
+    def wants_embedding(self) -> bool:
+        """Whether vectors are opened: a strategy that reads none asks of those given which items have one."""
+        return self.strategy is not None and (self.strategy.needs_vectors or self.embedding is not None)
 
     def provide_embedding(self) -> Path:
         """Return the path of the vectors: those given, else those packaged for ml-100k, else those made from the texts.
@@ -336,13 +348,14 @@ def _scale(value: Any) -> Scale:
     return number
 
 
-def _trainable(value: Any) -> bool:
+def _flag(config: recbole.config.Config, key: str, *, default: bool) -> bool:
+    value = config[key]
+    if value is None:
+        return default
     # On the command line our values stay text.
-    if value is None or str(value).lower() == "true":
-        return True
-    if str(value).lower() == "false":
-        return False
-    raise LLMInitError(f"init_trainable is {value!r}: expected True or False")
+    if str(value).lower() not in ("true", "false"):
+        raise LLMInitError(f"{key} is {value!r}: expected True or False")
+    return str(value).lower() == "true"
 
 
 def _tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:

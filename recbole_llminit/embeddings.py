@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,13 @@ class ItemEmbeddings:
         return AlignedEmbeddings(self, rows, tuple(str(token) for token in tokens), (warning,) if warning else ())
 
 
+def no_vectors(tokens: Sequence[str]) -> AlignedEmbeddings:
+    """Return what a strategy that reads no vectors gets where there are none: each item has one, of width 0."""
+    items = np.asarray(tokens, dtype=object)[1:]
+    nothing = ItemEmbeddings(items, (np.empty((len(items), 0), dtype=np.float32),), "no vectors", "none")
+    return AlignedEmbeddings(nothing, np.arange(-1, len(items)), tuple(str(token) for token in tokens))
+
+
 def _are_row_numbers(index: pd.Index, first: int = 0) -> bool:
     """Whether the ids are exactly 0...n-1 (or begin at another number), in any order."""
     return set(index) == {str(number) for number in range(first, first + len(index))}
@@ -164,6 +171,12 @@ class AlignedEmbeddings:
     def items(self) -> npt.NDArray[np.int64]:
         """The ids of the items that have a vector, ascending."""
         return np.flatnonzero(self.rows >= 0)
+
+    def shuffled(self, seed: int) -> AlignedEmbeddings:
+        """Give the vectors to the items that have one in random order, from a generator of its own."""
+        rows = self.rows.copy()
+        rows[self.items] = np.random.default_rng(seed).permutation(rows[self.items])
+        return replace(self, rows=rows)
 
     def blocks(
         self, items: npt.NDArray[np.int64] | None = None

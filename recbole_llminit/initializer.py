@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recbole_llminit.aggregation import aggregate_users
-from recbole_llminit.embeddings import AlignedEmbeddings, examples
+from recbole_llminit.embeddings import AlignedEmbeddings, examples, no_vectors
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import freeze_rows_
-from recbole_llminit.strategy import Reduction, Strategy
+from recbole_llminit.strategy import Drawn, Reduction, Strategy
 from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, model_name
 
 Scale = Literal["raw", "model"] | float
@@ -90,6 +90,8 @@ class InitReport:
         Where the vectors came from.
     llm_dim : int
         Their number of dimensions.
+    shuffled : bool
+        Whether the vectors went to the items in random order (the control ``init_shuffle``).
     reductions : mapping of int to dict
         The fitted map for each table width, in JSON types.
     scale : str
@@ -108,6 +110,7 @@ class InitReport:
 
     model: str
     strategy: str
+    shuffled: bool
     encoder: str
     source: str
     fingerprint: str
@@ -153,8 +156,8 @@ class InitReport:
         if not any(table.side == "user" for table in self.tables):
             users = "no user table written"
         rows = [
-            ["strategy", self.strategy],
-            ["encoder", f"{self.encoder} ({self.llm_dim} dimensions)"],
+            ["strategy", self.strategy + ", the vectors' rows shuffled" * self.shuffled],
+            ["encoder", f"{self.encoder} ({self.llm_dim} dimensions)" if self.llm_dim else self.encoder],
             ["vectors", f"{self.source} [{self.fingerprint}]"],
             ["coverage", f"{self.items_with_vector:,} of {self.items:,} items, {users}"],
         ]
@@ -186,6 +189,7 @@ def initialize_embeddings_(
     user: UserStart = "mean",
     missing: Missing = "model",
     trainable: bool = True,
+    shuffle: bool = False,
     tables: Mapping[Side, Sequence[str]] | None = None,
     id_fields: Mapping[Side, str] | None = None,
     sizes: Mapping[str, int | Sequence[int]] | None = None,
@@ -214,6 +218,9 @@ def initialize_embeddings_(
     trainable : bool
         Whether training may change the item rows that were written; see `freeze_rows_
         <recbole_llminit.freeze.freeze_rows_>`.
+    shuffle : bool
+        Whether the vectors go to the items that have one in random order: a control, which keeps everything of the
+        vectors but what they say of an item.
     tables, id_fields : mapping, optional
         ``named`` and ``id_fields`` of `find_embedding_tables <recbole_llminit.tables.find_embedding_tables>`.
     sizes : mapping, optional
@@ -244,11 +251,15 @@ def initialize_embeddings_(
             f"nothing of {model_name(model)} would be written (init_user: {user}, init_tables: {tables}): "
             f"name a table, or remove init_strategy"
         )
-    _refuse(found, embeddings, missing, sizes or {})
+    if strategy.needs_vectors:
+        _refuse_narrow(found, embeddings, sizes or {})
+    _refuse_missing(embeddings, missing)
+    if shuffle:
+        embeddings = embeddings.shuffled(seed)
     has_vector = embeddings.rows >= 0
     popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
 
-    reductions: dict[int, Reduction] = {}
+    reductions: dict[int, Reduction | Drawn] = {}
     has_user_value = interactions @ has_vector.astype(np.float32) > 0
     writes: list[tuple[EmbeddingTable, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
     for width in dict.fromkeys(table.width for table in found):
@@ -271,13 +282,15 @@ def initialize_embeddings_(
     for write in writes:
         _refuse_overflow(write[0], write[1])
     written = tuple(_write(*write, trainable=trainable) for write in writes)
+    read = embeddings.embeddings if strategy.needs_vectors else no_vectors(embeddings.tokens).embeddings
     return InitReport(
         model=model_name(model),
         strategy=repr(strategy),
-        encoder=embeddings.embeddings.encoder,
-        source=embeddings.embeddings.source,
-        fingerprint=embeddings.embeddings.fingerprint,
-        llm_dim=embeddings.width,
+        shuffled=shuffle,
+        encoder=read.encoder,
+        source=read.source,
+        fingerprint=read.fingerprint,
+        llm_dim=read.width,
         reductions={width: reduction.to_dict() for width, reduction in reductions.items()},
         scale=str(scale),
         items=n_items - 1,
@@ -294,13 +307,12 @@ def initialize_embeddings_(
     )
 
 
-def _refuse(
+def _refuse_narrow(
     found: Sequence[EmbeddingTable],
     embeddings: AlignedEmbeddings,
-    missing: Missing,
     sizes: Mapping[str, int | Sequence[int]],
 ) -> None:
-    """Raise for tables wider than the vectors, and for missing vectors where those are an error."""
+    """Raise for tables wider than the vectors."""
     for table in found:
         if table.width > embeddings.width:
             keys = [key for key, size in sizes.items() if size == table.width]
@@ -314,6 +326,10 @@ def _refuse(
                 f"{embeddings.embeddings.encoder} (table {table.label}): set "
                 f"{' or '.join(lines) or f'embedding_size <= {embeddings.width}'}, or use a larger encoder"
             )
+
+
+def _refuse_missing(embeddings: AlignedEmbeddings, missing: Missing) -> None:
+    """Raise for items without a vector where those are an error."""
     without = np.flatnonzero(embeddings.rows < 0)[1:]
     if len(without) and missing == "error":
         raise LLMInitError(
@@ -323,8 +339,11 @@ def _refuse(
         )
 
 
-def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction, width: int) -> npt.NDArray[np.float32]:
+def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction | Drawn, width: int) -> npt.NDArray[np.float32]:
     values = np.zeros((embeddings.n_items, width), dtype=np.float32)
+    if isinstance(reduction, Drawn):
+        values[embeddings.items] = reduction.draw(len(embeddings.items))
+        return values
     # A number too large for float32 becomes an infinity here, which is refused before anything is written.
     with np.errstate(over="ignore"):
         for items, block in embeddings.blocks():

@@ -12,6 +12,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.config import KEYS, InitOptions, resolve_model_class
+from recbole_llminit.embeddings import no_vectors
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.freeze import freeze_again_, frozen_rows
 from recbole_llminit.initializer import InitReport, initialize_embeddings_
@@ -168,10 +169,14 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         if "init_strategy" not in config and keys:
             logger.warning(f"{keys[0]} is set, but init_strategy is not: the model starts as in stock RecBole")
         return None
-    embeddings = read_embeddings(options.provide_embedding(), dataset.iid_field)
+    tokens = dataset.field2id_token[dataset.iid_field]
+    if options.wants_embedding:
+        embeddings = read_embeddings(options.provide_embedding(), dataset.iid_field).align(tokens, config["dataset"])
+    else:
+        embeddings = no_vectors(tokens)
     report = initialize_embeddings_(
         model,  # type: ignore[arg-type]
-        embeddings.align(dataset.field2id_token[dataset.iid_field], config["dataset"]),
+        embeddings,
         training_interactions(dataset, config),
         options.strategy,
         seed=config["seed"],
@@ -179,6 +184,7 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         user=options.user,
         missing=options.missing,
         trainable=options.trainable,
+        shuffle=options.shuffle,
         tables=options.tables,
         id_fields={"user": dataset.uid_field, "item": dataset.iid_field},
         sizes=model_sizes(config),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 
+from recbole_llminit.cold_start import drop_while_preparing, read_drop
 from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import frozen_rows
@@ -27,8 +28,8 @@ from recbole.utils.argument_list import dataset_arguments  # isort: skip
 _SAME_TO_RESUME = (
     (
         # What decides which interactions are trained on, and the ids.
-        ("model", "dataset", "seed", "eval_args", *dataset_arguments, "kg_reverse_r", "entity_kg_num_interval",
-         "relation_kg_num_interval"),
+        ("model", "dataset", "seed", "eval_args", "drop_train", *dataset_arguments, "kg_reverse_r",
+         "entity_kg_num_interval", "relation_kg_num_interval"),
         "resume the same model on the same data and split, else it is tested on what it was trained on",
     ),
     (
@@ -153,7 +154,7 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     _start_logging(config)
     dataset = create_dataset(config)
     getLogger().info(dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
+    train_data, valid_data, test_data = drop_while_preparing(config, dataset, data_preparation)
     init_seed(config["seed"], config["reproducibility"])
     model = build_model(config, train_data._dataset, write=False)
     model.load_state_dict(checkpoint["state_dict"])
@@ -231,12 +232,13 @@ def _prepare(config: Config, *, saved: bool, write: bool = True) -> None:
         )
     if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
         raise LLMInitError("nproc and world_size: runs of several processes are not supported, leave them out")
+    read_drop(config)
     init_seed(config["seed"], config["reproducibility"])
     _start_logging(config)
     options = InitOptions.from_config(config)
     if options.embedding is not None and options.encode is not None and not options.encode.are_default:
         getLogger().warning("llm_embedding is set: the llm_ keys of the encoder and the texts are not used")
-    if write and options.strategy is not None and not _comes_later(config):
+    if write and options.wants_embedding and not _comes_later(config):
         config["llm_embedding"] = str(options.provide_embedding())
 
 
@@ -260,7 +262,7 @@ def _train_and_test(
     dataset = create_dataset(config)
     if verbose:
         logger.info(dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
+    train_data, valid_data, test_data = drop_while_preparing(config, dataset, data_preparation)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = build_model(config, train_data._dataset, write=resume is None)
     if verbose:

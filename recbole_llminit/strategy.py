@@ -7,7 +7,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,17 +50,53 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """Values drawn from a normal distribution, in the place of a reduction: no vector is read.
+
+    Parameters
+    ----------
+    width : int
+        The number of values of an item.
+    deviation : float
+        Their standard deviation; the mean is 0.
+    seed : int
+        Seed of the generator of its own.
+    """
+
+    width: int
+    deviation: float
+    seed: int
+
+    def draw(self, count: int) -> npt.NDArray[np.float32]:
+        """Return the values of the first ``count`` items, shape ``[count, width]``."""
+        values = np.random.default_rng(self.seed).standard_normal((count, self.width), dtype=np.float32)
+        values *= np.float32(self.deviation)
+        return values
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the distribution in JSON types."""
+        return {"kind": "drawn", "deviation": self.deviation, "seed": self.seed}
+
+
+@dataclass(frozen=True)
 class Strategy(ABC):
     """A way to make ``d`` numbers per item from its LLM vector of ``llm_dim`` numbers.
 
     Subclasses are frozen dataclasses: their fields are the keys of ``init_args``, their repr is the line in the
     log. Nothing is drawn from a global random state.
+
+    Attributes
+    ----------
+    needs_vectors : bool
+        False for a control, which reads none: then there need not be any.
     """
+
+    needs_vectors: ClassVar[bool] = True
 
     @abstractmethod
     def fit(
         self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int
-    ) -> Reduction:
+    ) -> Reduction | Drawn:
         """Fit the reduction to ``size`` columns on the items that have a vector.
 
         Parameters

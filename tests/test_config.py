@@ -35,7 +35,9 @@ def test_none_in_all_its_forms(value):
 
 def test_defaults():
     found = options(init_strategy="var")
-    assert found == InitOptions(Variance(popular_ratio=0.2), "raw", "mean", "model", None, True, None, found.encode)
+    assert found == InitOptions(
+        Variance(popular_ratio=0.2), "raw", "mean", "model", None, True, False, None, found.encode
+    )
     assert found.encode == EncodeOptions.from_files([], ["--dataset=ml-100k"])
     assert found.encode.are_default
 
@@ -45,7 +47,7 @@ def test_values_from_yaml(tmp_path):
     path.write_text(
         "init_strategy: var\ninit_args: {popular_ratio: 0.5}\ninit_scale: 0.1\ninit_user: none\ninit_missing: mean\n"
         "init_tables: {item: [item_embedding.weight]}\nllm_embedding: ~/vectors\n"
-        "init_trainable: false\n"
+        "init_trainable: false\ninit_shuffle: true\n"
     )
     found = InitOptions.from_config(Config("BPR", "ml-100k", [path]))
     assert found == InitOptions(
@@ -55,6 +57,7 @@ def test_values_from_yaml(tmp_path):
         "mean",
         {"item": ["item_embedding.weight"]},
         False,
+        True,
         Path.home() / "vectors",
         found.encode,
     )
@@ -63,7 +66,7 @@ def test_values_from_yaml(tmp_path):
 def test_values_from_the_command_line():
     arguments = ["--init_strategy=uni", "--init_args={}", "--init_scale=5e-2", "--init_user=None",
                  "--init_tables={item: [a.weight], user: [b.weight]}", "--llm_embedding=/emb/dt=2026-01-01",
-                 "--init_trainable=False", "--epochs=7", "--train_neg_sample_args=None"]  # fmt: skip
+                 "--init_trainable=False", "--init_shuffle=True", "--epochs=7", "--train_neg_sample_args=None"]  # fmt: skip
     config = Config("BPR", "ml-100k", arguments=arguments)
     found = InitOptions.from_config(config)
     assert found == InitOptions(
@@ -73,6 +76,7 @@ def test_values_from_the_command_line():
         "model",
         {"item": ["a.weight"], "user": ["b.weight"]},
         False,
+        True,
         Path("/emb/dt=2026-01-01"),
         found.encode,
     )
@@ -156,10 +160,10 @@ def test_a_stock_configuration_is_read_as_well():
 
 def test_unknown_strategy():
     refused(
-        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var\)",
+        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, noise\)",
         init_strategy="varience",
     )
-    refused("init_strategy is True: expected none or one of rand, uni, var", init_strategy=True)
+    refused("init_strategy is True: expected none or one of rand, uni, var, noise", init_strategy=True)
 
 
 @pytest.mark.parametrize("key", ["init_stategy", "init-strategy", "INIT_STRATEGY", "init_strategies"])

@@ -9,8 +9,8 @@ import recbole_llminit
 
 PACKAGE = Path(recbole_llminit.__file__).parent
 # In the order of the data flow: a file imports only from those above it.
-ORDER = ["errors", "embeddings", "strategy", "selection", "aggregation", "tables", "freeze", "support", "settings", "store", "files", "item_text",
-         "encoder", "endpoint", "encode_options", "ranks", "encoding", "initializer", "compat", "models", "config", "model", "quick_start", "registration", "cli", "__main__"]  # fmt: skip
+ORDER = ["errors", "embeddings", "strategy", "selection", "control", "aggregation", "tables", "freeze", "support", "settings", "store", "files", "item_text",
+         "encoder", "endpoint", "encode_options", "ranks", "encoding", "initializer", "compat", "models", "config", "model", "cold_start", "quick_start", "registration", "cli", "__main__"]  # fmt: skip
 WITHOUT_RECBOLE = ORDER[: ORDER.index("compat")]
 
 

@@ -16,8 +16,8 @@ def test_columns_keep_values_and_order():
     assert Columns((1, 3)).to_dict() == {"kind": "columns", "dimensions": [1, 3]}
 
 
-def test_registry_lists_the_papers_strategies():
-    assert [entry.name for entry in list_strategies()] == ["rand", "uni", "var"]
+def test_registry_lists_the_papers_strategies_and_the_control():
+    assert [entry.name for entry in list_strategies()] == ["rand", "uni", "var", "noise"]
     assert all(entry.description for entry in list_strategies())
 
 
@@ -28,7 +28,7 @@ def test_get_strategy_takes_arguments_and_shows_them():
 
 def test_unknown_strategy_names_the_nearest():
     with pytest.raises(
-        LLMInitError, match=r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var\)"
+        LLMInitError, match=r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, noise\)"
     ):
         get_strategy("varience")
 
