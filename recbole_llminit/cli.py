@@ -58,17 +58,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     supporting.add_argument("names", nargs="*", metavar="MODEL", help="only these")
     supporting.set_defaults(do=models)
+    comparing = commands.add_parser(
+        "compare",
+        help="compare starts over models, datasets and seeds, with tests and controls",
+        description="Train every model from every start with every seed, and write a report: --models=NAME,NAME, "
+        "--datasets=, --strategies=, --seeds=, ... (README). All other arguments are configuration keys of every "
+        "trial, as --key=value. What is finished in the folder is not run again.",
+        allow_abbrev=False,
+    )
+    comparing.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    comparing.add_argument("--out", default="comparison", help="the folder of trials and report (comparison)")
+    comparing.add_argument("--jobs", type=int, help="processes that train side by side (the cores of this machine)")
+    comparing.add_argument(
+        "--tune",
+        nargs="?",
+        const="stock",
+        help="also tune the learning rate, on each seed's validation set: of the stock start (stock), or of all",
+    )
+    comparing.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of the time")
+    comparing.add_argument(
+        "--report", action="store_true", help="write the report of what has finished, and train nothing"
+    )
+    comparing.set_defaults(do=compare)
     options, others = parser.parse_known_args(arguments)
+    options.command_line = ["recbole-llminit", *(sys.argv[1:] if arguments is None else arguments)]
     try:
-        options.do(options, others)
+        status: int | None = options.do(options, others)
     except LLMInitError as error:
         sys.stderr.write(f"recbole-llminit: error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        more = "; what was encoded is kept, run again to continue" if options.do is encode else ""
+        kept = {encode: "what was encoded is kept", compare: "finished trials are kept"}.get(options.do)
+        more = f"; {kept}, run again to continue" if kept else ""
         sys.stderr.write(f"recbole-llminit: interrupted{more}\n")
         return _INTERRUPTED
-    return 0
+    return status or 0
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -122,6 +146,29 @@ def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
     # The first rank speaks for all.
     if ranks.rank == 0:
         sys.stdout.write(f"{report}\n")
+
+
+def compare(options: argparse.Namespace, others: Sequence[str]) -> int:
+    """Run a comparison, print its plan, or write the report of what has finished; 1 where a trial failed."""
+    # A model of the user's own may stand in this folder.
+    sys.path.insert(0, "")
+    from recbole_llminit.compare.comparison import compare as run_comparison
+    from recbole_llminit.compare.comparison import describe_plan, write_report
+    from recbole_llminit.compare.plan import CompareOptions
+
+    if options.report:
+        if others or options.config_files:
+            raise LLMInitError("--report reads the folder --out alone: leave the other arguments out")
+        report = write_report(options.out)
+    else:
+        tune = [] if options.tune is None else [f"--tune={options.tune}"]
+        settings = CompareOptions.from_files(options.config_files.split(), [*others, *tune])
+        if options.dry_run:
+            sys.stdout.write(f"{describe_plan(settings, options.out, jobs=options.jobs)}\n")
+            return 0
+        report = run_comparison(settings, options.out, jobs=options.jobs, command=options.command_line)
+    sys.stdout.write(f"\n{report}\n\n{Path(options.out) / 'report.html'}\n")
+    return 1 if report.problems else 0
 
 
 def stores(options: argparse.Namespace, others: Sequence[str]) -> None:

@@ -1,0 +1,1 @@
+"""Comparisons of starts: trials, statistics, strata, and the report."""

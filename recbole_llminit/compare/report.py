@@ -1,0 +1,552 @@
+"""What a comparison found: the table, the tests behind it, strata, and efficiency."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from texttable import Texttable
+
+from recbole_llminit.compare.grid import FAILED, PLAN, TRIALS, seconds_per_epoch
+from recbole_llminit.compare.plan import TUNED, Entry
+from recbole_llminit.compare.statistics import holm, paired_test, user_differences
+from recbole_llminit.compare.strata import item_strata, user_strata
+from recbole_llminit.compare.trial import TrialResult, read_trial
+from recbole_llminit.errors import LLMInitError
+
+LEVEL = 0.05
+LINE = ["dataset", "drop", "model", "start"]
+FULL = "none"
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds with its deviation, and the letters of what it differs from."""
+
+    mean: float
+    deviation: float
+    better: str
+    worse: str
+    bold: bool
+
+    @property
+    def spread(self) -> str:
+        """The deviation; nothing for one seed, which has none."""
+        return "" if math.isnan(self.deviation) else f" ± {self.deviation:.4f}"
+
+    def __str__(self) -> str:
+        """Write the cell for the terminal: bold is a star."""
+        return " ".join(filter(None, [f"{self.mean:.4f}{'*' * self.bold}{self.spread}", self._marks]))
+
+    def to_markdown(self) -> str:
+        """Write the cell for markdown."""
+        mean = f"**{self.mean:.4f}**" if self.bold else f"{self.mean:.4f}"
+        return mean + self.spread + (f" <sup>{self._marks}</sup>" if self._marks else "")
+
+    def to_latex(self) -> str:
+        """Write the cell for LaTeX: what is better is above, what is worse below."""
+        mean = f"\\textbf{{{self.mean:.4f}}}" if self.bold else f"{self.mean:.4f}"
+        marks = (f"^{{{self.better}}}" if self.better else "") + (f"_{{{self.worse}}}" if self.worse else "")
+        return mean + self.spread.replace("±", "$\\pm$") + f"${marks}$" * bool(marks)
+
+    @property
+    def _marks(self) -> str:
+        return " ".join(filter(None, [self.better, f"-{self.worse}" if self.worse else ""]))
+
+
+@dataclass(frozen=True)
+class SectionRow:
+    """A line of the table: model, start with its letter, how many seeds, what was tuned, and a cell for each metric."""
+
+    model: str
+    start: str
+    seeds: int
+    tuned: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The part of the table for one dataset and one amount of dropped interactions."""
+
+    dataset: str
+    drop: str
+    rows: tuple[SectionRow, ...]
+
+    @property
+    def title(self) -> str:
+        """What the part is of."""
+        return part_title(self.dataset, self.drop)
+
+    def draw(self, cell: Callable[[Cell], str], text: Callable[[str], str] = str) -> pd.DataFrame:
+        """Return the part as a frame of texts."""
+        return pd.DataFrame(
+            [
+                {"model": text(row.model), "start": text(row.start), "seeds": str(row.seeds)}
+                | {metric: cell(value) for metric, value in row.cells.items()}
+                for row in self.rows
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a comparison; prints as its table.
+
+    A *line* is a dataset, an amount of dropped training interactions (``drop``), a model and a start; the start of a
+    baseline is empty.
+
+    Parameters
+    ----------
+    options : mapping
+        What was compared.
+    command : str
+        The command that asked for it; empty where it was none.
+    valid_metric : str
+        The metric of early stopping and tuning.
+    metrics : tuple of str
+        The metrics that are tested: those at the cut-off of the validation metric.
+    runs : DataFrame
+        A row for each line and seed: the trial that stands for it (of a grid the best by validation), its test metrics,
+        times, memory.
+    tests : DataFrame
+        A row for each pair of lines that is tested and each metric: `PairedTest
+        <recbole_llminit.compare.statistics.PairedTest>` and ``p_holm``, corrected over all tests of the same dataset,
+        ``drop`` and metric.
+    strata : DataFrame
+        A row for each line, side (user, item) and stratum: counts and metrics, means over the seeds.
+    efficiency : DataFrame
+        A row for each line: parameters, times, memory; medians over the seeds.
+    curves : DataFrame
+        A row for each line, seed and validation.
+    environment : tuple of str
+        The versions and machines of the trials.
+    problems : tuple of str
+        What failed, is broken, or has not finished.
+    """
+
+    options: Mapping[str, Any]
+    command: str
+    valid_metric: str
+    metrics: tuple[str, ...]
+    runs: pd.DataFrame
+    tests: pd.DataFrame
+    strata: pd.DataFrame
+    efficiency: pd.DataFrame
+    curves: pd.DataFrame
+    environment: tuple[str, ...]
+    problems: tuple[str, ...]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Report:
+        """Make the report of the finished trials in a comparison's folder.
+
+        Broken files are left out and named in ``problems``; so are failed trials.
+
+        Raises
+        ------
+        LLMInitError
+            If the folder holds no comparison, or none of its trials has finished.
+        """
+        folder = Path(folder)
+        try:
+            plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+            entries = [Entry(**{**entry, "trials": tuple(entry["trials"])}) for entry in plan["entries"]]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LLMInitError(f"{folder} holds no comparison ({type(error).__name__}: {error})") from error
+        results: dict[str, TrialResult] = {}
+        problems: list[str] = []
+        failed: set[str] = set()
+        for name in dict.fromkeys(name for entry in entries for name in entry.trials):
+            try:
+                result = read_trial(folder / TRIALS, name)
+            except LLMInitError as error:
+                problems.append(str(error))
+                continue
+            reason = folder / TRIALS / f"{name}{FAILED}"
+            if result is not None:
+                results[name] = result
+            elif reason.exists():
+                failed.add(name)
+                problems.append(f"the trial {name} failed: {reason.read_text(encoding='utf-8').strip()}")
+        return cls.of(entries, results, plan["options"], failed, problems, plan.get("command", ""))
+
+    @classmethod
+    def of(
+        cls,
+        entries: Sequence[Entry],
+        results: Mapping[str, TrialResult],
+        options: Mapping[str, Any],
+        failed: Iterable[str] = (),
+        problems: Sequence[str] = (),
+        command: str = "",
+    ) -> Report:
+        """Make the report of finished trials.
+
+        Parameters
+        ----------
+        entries : sequence of Entry
+            The plan. A model's seed with a trial that neither finished nor failed is left out, with all its starts.
+        results : mapping of str to TrialResult
+            The finished trials by name.
+        options : mapping
+            The plan's.
+        failed : iterable of str
+            The trials that failed.
+        problems : sequence of str
+            What else is to be named.
+        command : str
+            The command that asked for it.
+        """
+        settled = {*results, *failed}
+        # A model's seed counts when all its starts have it, so that their means are over the same seeds.
+        waiting = {_block(entry) for entry in entries if not settled.issuperset(entry.trials)}
+        chosen: dict[tuple[Any, ...], dict[int, TrialResult]] = {}
+        roles: dict[tuple[Any, ...], str] = {}
+        rows = []
+        for entry in entries:
+            candidates = [results[name] for name in entry.trials if name in results]
+            if not candidates or _block(entry) in waiting:
+                continue
+            best = _best(candidates)
+            line = (entry.dataset, FULL if entry.drop is None else str(entry.drop), entry.model, entry.start)
+            chosen.setdefault(line, {})[entry.seed] = best
+            roles[line] = entry.role
+            rows.append({**dict(zip(LINE, line, strict=True)), "role": entry.role, "seed": entry.seed,
+                         **_run(best.content, _tuned_keys(entry, options), len(candidates))})  # fmt: skip
+        if not rows:
+            named = "".join(f"\n{problem}" for problem in problems[:5])
+            raise LLMInitError(f"no model of the comparison has finished a seed: there is nothing to report{named}")
+        if waiting:
+            problems = [*problems, f"not finished, and left out: {_name_blocks(waiting)}"]
+        first = next(iter(chosen.values()))
+        content = next(iter(first.values())).content
+        metrics = tested_metrics(content["valid_metric"], content["test_result"], next(iter(first.values())).users)
+        return cls(
+            options=options,
+            command=command,
+            valid_metric=content["valid_metric"],
+            metrics=metrics,
+            runs=pd.DataFrame(rows),
+            tests=_tests(chosen, roles, metrics),
+            strata=_strata(chosen, options, metrics),
+            efficiency=_efficiency(chosen),
+            curves=_curves(chosen),
+            environment=tuple(dict.fromkeys(_environment(result.content) for result in results.values())),
+            problems=tuple(problems),
+        )
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The letter of each start and baseline that others are tested against."""
+        names = dict.fromkeys(self.tests["reference"]) if len(self.tests) else {}
+        return dict(zip(names, _LETTERS, strict=False))
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the table: a row for each line, with mean and deviation over the seeds of every test metric.
+
+        Beside the tested metrics stand ``better_than`` and ``worse_than``: the letters (`references`) of what the line
+        differs from with a corrected p-value below 0.05.
+        """
+        metrics = [column for column in self.runs.columns if "@" in column]
+        grouped = self.runs.groupby(LINE, sort=False)
+        columns = {"seeds": grouped["seed"].nunique(), "role": grouped["role"].first(),
+                   "tuned": grouped["tuned"].agg(_unique)}  # fmt: skip
+        for metric in metrics:
+            columns[metric] = grouped[metric].mean()
+            columns[f"{metric} deviation"] = grouped[metric].std()
+        table = pd.DataFrame(columns).reset_index()
+        for metric in self.metrics:
+            for column, sign in (("better_than", 1), ("worse_than", -1)):
+                table[f"{metric} {column}"] = [self._letters(line, metric, sign) for line in table[LINE].to_numpy()]
+        return table
+
+    def to_markdown(self) -> str:
+        """Return the table in markdown, a section for each dataset and each amount of dropped interactions."""
+        return "\n".join(
+            f"{section.title}\n\n{section.draw(Cell.to_markdown).to_markdown(index=False, disable_numparse=True)}\n"
+            for section in self.sections()
+        )
+
+    def to_latex(self) -> str:
+        """Return the table in LaTeX (``booktabs``)."""
+        return "\n".join(
+            section.draw(Cell.to_latex, _escape_latex).to_latex(
+                index=False, escape=False, caption=_escape_latex(section.title)
+            )
+            for section in self.sections()
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything in JSON types."""
+        frames = {
+            name: json.loads(getattr(self, name).to_json(orient="records"))
+            for name in ("runs", "tests", "strata", "efficiency")
+        }
+        content = {"options": self.options, "metrics": self.metrics, "references": self.references, **frames}
+        found: dict[str, Any] = json.loads(json.dumps({**content, "problems": self.problems}))
+        return {**found, "environment": list(self.environment)}
+
+    def __str__(self) -> str:
+        """Draw the table, say what its letters mean, and name the problems."""
+        return "\n\n".join(filter(None, [self.draw(), self.legend, *self.problems]))
+
+    def draw(self) -> str:
+        """Draw the table as it stands in the terminal."""
+        parts = []
+        for section in self.sections():
+            cells = section.draw(str)
+            table = Texttable(max_width=0)
+            table.set_deco(Texttable.BORDER | Texttable.HEADER | Texttable.VLINES)
+            table.set_cols_dtype(["t"] * len(cells.columns))
+            table.header(list(cells.columns))
+            table.add_rows(cells.to_numpy().tolist(), header=False)
+            parts.append(f"{section.title}\n{table.draw()}")
+        return "\n\n".join(parts)
+
+    @property
+    def legend(self) -> str:
+        """What the letters and the bold figures of the table mean."""
+        if not self.references:
+            return ""
+        letters = ", ".join(f"{letter} {name}" for name, letter in self.references.items())
+        return (
+            f"Mean ± standard deviation over the seeds. A letter says that the line is better (-letter: worse) than "
+            f"{letters}; paired t-test over users, their differences averaged over the seeds, p < {LEVEL} after Holm's "
+            f"correction over all tests of the metric. * (bold): the best of its model, and better than every start "
+            f"without an LLM."
+        )
+
+    def _letters(self, line: Sequence[Any], metric: str, sign: int) -> str:
+        if not len(self.tests):
+            return ""
+        found = self._tests_of(line, metric)
+        found = found[(found["p_holm"] < LEVEL) & (np.sign(found["difference"]) == sign)]
+        return "".join(sorted(self.references[name] for name in found["reference"] if name in self.references))
+
+    def _tests_of(self, line: Sequence[Any], metric: str) -> pd.DataFrame:
+        same = (self.tests[LINE] == list(line)).all(axis=1)
+        return self.tests[same & (self.tests["metric"] == metric)]
+
+    def _is_bold(self, row: pd.Series, table: pd.DataFrame, metric: str) -> bool:
+        """Whether an LLM start is the best of its model, by its tests against all of the model's starts without one."""
+        rivals = table[(table[LINE[:3]] == row[LINE[:3]].to_list()).all(axis=1)]
+        if row["role"] != "llm" or row[metric] < rivals[metric].max() or not len(self.tests):
+            return False
+        tests = self._tests_of(row[LINE], metric)
+        tests = tests[tests["of_model"]]
+        return bool(len(tests) and ((tests["p_holm"] < LEVEL) & (tests["difference"] > 0)).all())
+
+    def sections(self) -> list[Section]:
+        """Return the table in parts: one for each dataset and each amount of dropped interactions."""
+        table = self.to_dataframe()
+        sections = []
+        for (dataset, drop), part in table.groupby(LINE[:2], sort=False):
+            rows = []
+            for _, row in part.iterrows():
+                letter = self.references.get(row["start"] or row["model"])
+                start = f"{row['start']} ({letter})".strip() if letter else row["start"]
+                cells = {
+                    metric: Cell(
+                        mean=row[metric],
+                        deviation=row[f"{metric} deviation"],
+                        better=row[f"{metric} better_than"],
+                        worse=row[f"{metric} worse_than"],
+                        bold=self._is_bold(row, part, metric),
+                    )
+                    for metric in self.metrics
+                }
+                rows.append(SectionRow(row["model"], start, row["seeds"], row["tuned"], cells))
+            sections.append(Section(dataset, drop, tuple(rows)))
+        return sections
+
+
+def part_title(dataset: str, drop: str) -> str:
+    """Name the part of the report for a dataset and an amount of dropped training interactions."""
+    return dataset if drop == FULL else f"{dataset}, training interactions dropped: {drop}"
+
+
+def tested_metrics(valid_metric: str, result: Mapping[str, float], users: pd.DataFrame) -> tuple[str, ...]:
+    """Return the metrics at the cut-off of the validation metric that are means over users."""
+    cut = valid_metric.rpartition("@")[2]
+    return tuple(metric for metric in result if metric.rpartition("@")[2] == cut and metric in users)
+
+
+def _block(entry: Entry) -> tuple[Any, ...]:
+    return entry.dataset, entry.drop, entry.model, entry.seed
+
+
+def _name_blocks(blocks: Iterable[tuple[Any, ...]]) -> str:
+    by_model: dict[str, list[str]] = {}
+    for dataset, drop, model, seed in sorted(blocks, key=str):
+        by_model.setdefault(f"{model} on {part_title(dataset, str(drop or FULL))}", []).append(str(seed))
+    return "; ".join(f"{name} with seed {', '.join(seeds)}" for name, seeds in by_model.items())
+
+
+def _best(candidates: Sequence[TrialResult]) -> TrialResult:
+    sign = 1 if candidates[0].content["valid_score_bigger"] else -1
+    return max(candidates, key=lambda result: sign * result.content["best_valid_score"])
+
+
+def _tuned_keys(entry: Entry, options: Mapping[str, Any]) -> list[str]:
+    if entry.role == "baseline":
+        return list(options["baselines"].get(entry.model, {}))
+    return list(options["tune_grid"]) if entry.start.endswith(TUNED) else []
+
+
+def _run(content: Mapping[str, Any], keys: Sequence[str], candidates: int) -> dict[str, Any]:
+    curve = content["curve"]
+    report = content["init_report"]
+    deviations = [table["deviation_after"] for table in (report or {}).get("tables", ()) if table["side"] == "item"]
+    sign = 1 if content["valid_score_bigger"] else -1
+    # As RecBole's early stopping: of equal scores the last.
+    best = max(curve, key=lambda point: (sign * point["score"], point["epoch"]), default=None)
+    return {
+        "trial": content["name"],
+        "tuned": ", ".join(f"{key} {content['config'][key]:g}" for key in keys),
+        "candidates": candidates,
+        "best_epoch": best["epoch"] if best else None,
+        "epochs": curve[-1]["epoch"] if curve else None,
+        "seconds": content["seconds"],
+        "seconds_per_epoch": seconds_per_epoch(curve),
+        "initialization_seconds": content["initialization_seconds"],
+        "peak_memory_bytes": content["peak_memory_bytes"],
+        "parameters": content["parameters"],
+        "item_deviation": deviations[0] if deviations else None,
+        "valid_score": content["best_valid_score"],
+        **content["test_result"],
+    }
+
+
+def _tests(
+    chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]],
+    roles: Mapping[tuple[Any, ...], str],
+    metrics: Sequence[str],
+) -> pd.DataFrame:
+    """Test each start from vectors against what has none, and each control against the stock start."""
+    rows = []
+    for line, results in chosen.items():
+        for other, rivals in chosen.items():
+            of_model = line[2] == other[2]
+            tested = (
+                roles[line] == "llm" and (roles[other] == "baseline" or (of_model and roles[other] != "llm"))
+            ) or (roles[line] == "control" and roles[other] == "stock" and of_model)
+            if not tested or line[:2] != other[:2]:
+                continue
+            for metric in metrics:
+                differences, seeds = user_differences(_by_seed(results, metric), _by_seed(rivals, metric))
+                if len(differences) < 2:
+                    continue
+                rows.append({**dict(zip(LINE, line, strict=True)), "reference": other[3] or other[2],
+                             "of_model": of_model, "metric": metric,
+                             **vars(paired_test(differences, len(seeds)))})  # fmt: skip
+    tests = pd.DataFrame(rows)
+    if len(tests):
+        tests["p_holm"] = tests.groupby(["dataset", "drop", "metric"])["p"].transform(lambda p: holm(p.to_list()))
+    return tests
+
+
+def _by_seed(results: Mapping[int, TrialResult], metric: str) -> dict[int, pd.Series]:
+    return {seed: result.users.set_index("user_id")[metric] for seed, result in results.items()}
+
+
+def _strata(
+    chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]], options: Mapping[str, Any], metrics: Sequence[str]
+) -> pd.DataFrame:
+    cut = int(metrics[0].rpartition("@")[2]) if metrics else 10
+    parts = []
+    for line, results in chosen.items():
+        for side in ("user", "item"):
+            by_seed = [
+                user_strata(result.users[["user_id", "train_interactions", *metrics]], options["user_strata"])
+                if side == "user"
+                else item_strata(result.ranks, options["item_strata"], [cut])
+                for result in results.values()
+            ]
+            mean = pd.concat(by_seed).groupby(level=0, observed=False).mean().reset_index()
+            mean.insert(0, "side", side)
+            for column, value in reversed(list(zip(LINE, line, strict=True))):
+                mean.insert(0, column, value)
+            parts.append(mean.astype({"stratum": object}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _efficiency(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.DataFrame:
+    """Measure each line, and when it reaches the best validation score of the stock start with the same seed."""
+    rows = []
+    for line, results in chosen.items():
+        stock = chosen.get((*line[:3], "none"), {})
+        measured = []
+        for seed, result in results.items():
+            content = result.content
+            row = {
+                "parameters": content["parameters"],
+                "initialization_seconds": content["initialization_seconds"],
+                "seconds_per_epoch": seconds_per_epoch(content["curve"]),
+                "peak_memory_bytes": content["peak_memory_bytes"],
+            }
+            reached = _reach(content, stock[seed].content["best_valid_score"]) if seed in stock else None
+            row["epochs_to_stock"], row["seconds_to_stock"] = reached or (None, None)
+            measured.append(row)
+        frame = pd.DataFrame(measured).astype(float)
+        rows.append(
+            {
+                **dict(zip(LINE, line, strict=True)),
+                **frame.median().to_dict(),
+                # A seed that does not get there counts as later than any that does.
+                **{key: _median_of_all(frame[key]) for key in ("epochs_to_stock", "seconds_to_stock")},
+                "seeds": len(results),
+                "seeds_reaching_stock": int(frame["epochs_to_stock"].notna().sum()) if stock else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _median_of_all(values: pd.Series) -> float:
+    median = float(values.fillna(np.inf).median())
+    return median if math.isfinite(median) else math.nan
+
+
+def _reach(content: Mapping[str, Any], target: float) -> tuple[int, float] | None:
+    """Return the epoch and the seconds of training at which the validation score is first as good as the target."""
+    curve = content["curve"]
+    for point in curve:
+        if point["score"] >= target if content["valid_score_bigger"] else point["score"] <= target:
+            # The first epoch's own time is not known apart from the loading before it.
+            first = (seconds_per_epoch(curve) or 0.0) * curve[0]["epoch"]
+            return point["epoch"], point["seconds"] - curve[0]["seconds"] + first
+    return None
+
+
+def _curves(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {**dict(zip(LINE, line, strict=True)), "seed": seed, **point}
+            for line, results in chosen.items()
+            for seed, result in results.items()
+            for point in result.content["curve"]
+        ],
+        columns=[*LINE, "seed", "epoch", "score", "seconds"],
+    )
+
+
+def _environment(content: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    return f"Python {content['python']}, {versions}; {content['machine']}; one thread"
+
+
+def _unique(values: pd.Series) -> str:
+    return "; ".join(f"{value} ({count}x)" if count > 1 else str(value) for value, count in
+                     values[values != ""].value_counts(sort=False).items())  # fmt: skip
+
+
+def _escape_latex(text: str) -> str:
+    return re.sub(r"([&%$#_{}])", r"\\\1", text)

@@ -1,0 +1,196 @@
+"""One trial of a comparison: a training run, its test user by user, and the files that hold them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from recbole_llminit.errors import LLMInitError
+
+FORMAT = 1
+_PACKAGES = ("recbole-llminit", "recbole", "torch", "numpy", "pandas", "scipy")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a comparison.
+
+    Parameters
+    ----------
+    name : str
+        Its file name: what it is, and a hash of all that decides its outcome.
+    dataset, model : str
+        What `run_recbole_llminit <recbole_llminit.quick_start.run_recbole_llminit>` is given.
+    settings : mapping
+        The configuration, seed included.
+    """
+
+    name: str
+    dataset: str
+    model: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a finished trial left on disk.
+
+    Parameters
+    ----------
+    content : mapping
+        The JSON file.
+    users, ranks : DataFrame
+        The Parquet files; see `UserEvaluation <recbole_llminit.compare.evaluation.UserEvaluation>`.
+    """
+
+    content: Mapping[str, Any]
+    users: pd.DataFrame
+    ranks: pd.DataFrame
+
+
+def run_trial(trial: Trial, folder: Path) -> None:
+    """Train and test in this process, and write ``name.json``, ``name.users.parquet`` and ``name.ranks.parquet``.
+
+    The JSON file appears last and whole: where it is, the trial is finished. RecBole's own files (checkpoint,
+    TensorBoard) go to a folder beside it that is removed; its log is the standard output.
+    """
+    import torch
+
+    from recbole_llminit.compare.evaluation import evaluate_users
+    from recbole_llminit.quick_start import run_recbole_llminit
+
+    torch.set_num_threads(1)
+    folder = folder.resolve()
+    work = Path(tempfile.mkdtemp(prefix=f".{trial.name}.", dir=folder))
+    home = Path.cwd()
+    try:
+        os.chdir(work)
+        curve: list[dict[str, Any]] = []
+        began = time.perf_counter()
+
+        def validated(epoch: int, score: float) -> None:
+            curve.append({"epoch": epoch + 1, "score": float(score), "seconds": time.perf_counter() - began})
+
+        result = run_recbole_llminit(
+            trial.model,
+            trial.dataset,
+            config_dict={**trial.settings, "checkpoint_dir": str(work), "show_progress": False},
+            callback_fn=validated,
+        )
+        seconds = time.perf_counter() - began
+        memory = _peak_memory()
+        (checkpoint,) = work.glob("*.pth")
+        evaluation = evaluate_users(checkpoint)
+        _refuse_difference(result["test_result"], evaluation.result, evaluation.config["metric_decimal_place"])
+        report = result["init_report"]
+        content = {
+            "format": FORMAT,
+            "name": trial.name,
+            "dataset": trial.dataset,
+            "model": trial.model,
+            "settings": dict(trial.settings),
+            "config": json.loads(json.dumps(evaluation.config.final_config_dict, default=str)),
+            "versions": {package: _version(package) for package in _PACKAGES},
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            "seconds": seconds,
+            "wall_seconds": time.perf_counter() - began,
+            "initialization_seconds": None if report is None else report.seconds,
+            "peak_memory_bytes": memory,
+            "parameters": evaluation.parameters,
+            "curve": curve,
+            "valid_metric": evaluation.config["valid_metric"].lower(),
+            "valid_score_bigger": result["valid_score_bigger"],
+            "best_valid_score": result["best_valid_score"],
+            "best_valid_result": result["best_valid_result"],
+            "test_result": result["test_result"],
+            "init_report": None if report is None else report.to_dict(),
+        }
+        evaluation.users.to_parquet(work / "users", index=False)
+        evaluation.ranks.to_parquet(work / "ranks", index=False)
+        (work / "json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (work / "users").replace(folder / f"{trial.name}.users.parquet")
+        (work / "ranks").replace(folder / f"{trial.name}.ranks.parquet")
+        (work / "json").replace(folder / f"{trial.name}.json")
+    finally:
+        os.chdir(home)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def read_trial(folder: Path, name: str) -> TrialResult | None:
+    """Read a finished trial's files; None where it has not finished.
+
+    Raises
+    ------
+    LLMInitError
+        If a file is broken or one of the three is missing.
+    """
+    path = folder / f"{name}.json"
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
+        users, ranks = (pd.read_parquet(folder / f"{name}.{part}.parquet") for part in ("users", "ranks"))
+        return TrialResult(content, users, ranks)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise LLMInitError(f"the trial {path} is broken ({type(error).__name__}: {error}): it is left out") from error
+
+
+def _refuse_difference(result: Mapping[str, float], again: Mapping[str, float], places: int) -> None:
+    """Raise where the test user by user is not the test of the run."""
+    for name, value in result.items():
+        # On a GPU sums may differ in the last place.
+        if not abs(again[name] - value) <= 1.5 * 10.0**-places and not (value != value and again[name] != again[name]):
+            raise LLMInitError(f"the checkpoint has {name} {again[name]}, and the run that saved it {value}")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _peak_memory() -> int | None:
+    """Return the most memory that this process has held, in bytes; None where the system does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has gone: its end of the pipe is closed then."""
+    # Not through sys.stdin, whose lock would be held when the interpreter closes it.
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+def main() -> None:
+    """Run the trial that a JSON file describes: ``python -m recbole_llminit.compare.trial SPECIFICATION FOLDER``."""
+    specification, folder = sys.argv[1:]
+    sys.argv[1:] = []
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    run_trial(Trial(**json.loads(Path(specification).read_text(encoding="utf-8"))), Path(folder))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What a comparison is made of, and what is refused before the first trial."""
+
+import pytest
+import yaml
+
+from recbole_llminit.compare.plan import BASELINES, CompareOptions, Start, make_plan
+from recbole_llminit.errors import LLMInitError
+
+
+@pytest.fixture
+def settings(llm):
+    del llm["dataset"], llm["init_strategy"]
+    return {**llm, "models": "BPR", "datasets": "tiny", "strategies": ["none", "var"], "baselines": "none"}
+
+
+def lines(plan):
+    return [(entry.model, entry.start, entry.role, entry.drop, entry.seed) for entry in plan.entries]
+
+
+def refused(match, **settings):
+    with pytest.raises(LLMInitError, match=match):
+        make_plan(CompareOptions.from_settings(settings))
+
+
+def test_arguments_files_and_settings_are_read_alike(tmp_path):
+    path = tmp_path / "compare.yaml"
+    path.write_text("models: [BPR, LightGCN]\ndatasets: tiny\nseeds: 2\nstrategies: [var, rand]\nepochs: 7\n")
+    from_arguments = CompareOptions.from_files(
+        [], ["--models=BPR,LightGCN", "--datasets=tiny", "--seeds=2", "--strategies=var,rand", "--epochs=7"]
+    )
+    from_file = CompareOptions.from_files([path])
+    assert from_file.settings == {"epochs": 7} and from_arguments.settings == {"epochs": "7"}
+    assert {**from_file.to_dict(), "settings": None} == {**from_arguments.to_dict(), "settings": None}
+    assert CompareOptions.from_settings(yaml.safe_load(path.read_text())) == from_file
+    assert CompareOptions.from_files([path], ["--models=SGL", "--seeds=[7, 9]"]).seeds == (7, 9)
+
+
+def test_defaults():
+    found = CompareOptions.from_settings({"models": ["BPR"], "datasets": ["tiny"], "seed": 5, "seeds": 3})
+    assert [(start.label, start.role) for start in found.starts] == [
+        ("none", "stock"), ("rand", "llm"), ("uni", "llm"), ("var", "llm"), ("noise", "control"), ("var shuffled", "control")
+    ]  # fmt: skip
+    assert found.starts[-1].settings == {"init_strategy": "var", "init_shuffle": True}
+    assert found.seeds == (5, 6, 7)
+    assert found.baselines == BASELINES
+    assert (found.tune, found.cold_start, found.settings) == ("none", (), {})
+
+
+def test_the_stock_start_is_always_there():
+    found = CompareOptions.from_settings({"models": "BPR", "datasets": "tiny", "strategies": "uni", "controls": "none"})
+    assert [start.label for start in found.starts] == ["none", "uni"]
+
+
+def test_starts_models_and_datasets_with_keys_of_their_own(settings):
+    options = CompareOptions.from_settings(
+        {
+            **settings,
+            "models": {"BPR": {"learning_rate": 0.1}, "LightGCN": None},
+            "datasets": {"tiny": {"train_batch_size": 32}},
+            "strategies": {"small": {"init_strategy": "var", "init_scale": 0.01}},
+            "controls": ["shuffle"],
+        }
+    )
+    plan = make_plan(options)
+    assert lines(plan)[:3] == [("BPR", "none", "stock", None, 2020), ("BPR", "small", "llm", None, 2020),
+                               ("BPR", "small shuffled", "control", None, 2020)]  # fmt: skip
+    trials = [plan.trials[entry.trials[0]] for entry in plan.entries]
+    assert [trial.settings.get("learning_rate") for trial in trials] == [0.1] * 3 + [None] * 3
+    assert all(trial.settings["train_batch_size"] == 32 for trial in trials)
+    assert trials[2].settings["init_scale"] == 0.01 and trials[2].settings["init_shuffle"]
+
+
+def test_seed_by_seed_and_level_by_level(settings):
+    plan = make_plan(
+        CompareOptions.from_settings(
+            {**settings, "controls": "none", "seeds": 2, "cold_start": [0.5, "all_but_one"], "baselines": "Pop"}
+        )
+    )
+    assert lines(plan)[:6] == [
+        ("BPR", "none", "stock", None, 2020), ("BPR", "var", "llm", None, 2020), ("Pop", "", "baseline", None, 2020),
+        ("BPR", "none", "stock", 0.5, 2020), ("BPR", "var", "llm", 0.5, 2020), ("Pop", "", "baseline", 0.5, 2020)
+    ]  # fmt: skip
+    assert [entry.seed for entry in plan.entries] == [2020] * 9 + [2021] * 9
+    assert len(plan.trials) == 18
+    assert {trial.settings.get("drop_train") for trial in plan.trials.values()} == {None, 0.5, "all_but_one"}
+
+
+def test_tuning_adds_a_line_whose_grid_shares_the_untuned_trial(settings):
+    tuned = {**settings, "controls": "none", "tune_grid": {"learning_rate": [0.001, 0.01]}}
+    plan = make_plan(CompareOptions.from_settings({**tuned, "tune": "stock"}))
+    assert [line[1] for line in lines(plan)] == ["none", "none tuned", "var"]
+    own, grid = plan.entries[0].trials, plan.entries[1].trials
+    # RecBole's default learning rate is 0.001: that point of the grid is the untuned trial.
+    assert len(grid) == 2 and grid[0] == own[0]
+    assert plan.trials[grid[1]].settings["learning_rate"] == 0.01
+    everything = make_plan(CompareOptions.from_settings({**tuned, "tune": "all"}))
+    assert [line[1] for line in lines(everything)] == ["none", "none tuned", "var", "var tuned"]
+
+
+def test_baselines_have_a_grid_and_none_of_our_keys(settings):
+    plan = make_plan(
+        CompareOptions.from_settings({**settings, "baselines": {"EASE": {"reg_weight": [1.0, 2.0]}, "Pop": None}})
+    )
+    ease = [entry for entry in plan.entries if entry.model == "EASE"]
+    assert [plan.trials[name].settings["reg_weight"] for name in ease[0].trials] == [1.0, 2.0]
+    assert not any(key.startswith(("init_", "llm_")) for name in ease[0].trials for key in plan.trials[name].settings)
+
+
+def test_noise_is_given_the_vectors_so_that_it_starts_the_same_items(settings):
+    plan = make_plan(CompareOptions.from_settings(settings))
+    by_start = {entry.start: plan.trials[entry.trials[0]].settings for entry in plan.entries}
+    assert by_start["noise"]["llm_embedding"] == by_start["var"]["llm_embedding"]
+    alone = make_plan(CompareOptions.from_settings({**settings, "strategies": "none", "llm_embedding": None}))
+    assert [entry.start for entry in alone.entries] == ["none", "noise"]
+
+
+def names(settings, **others):
+    return list(make_plan(CompareOptions.from_settings({**settings, **others})).trials)
+
+
+def test_a_trials_name_holds_what_changes_its_outcome(settings, tiny_vectors, tmp_path):
+    base = names(settings)
+    assert (
+        names(settings, epochs="3", data_path=f"{settings['data_path']}/../data", state="WARNING", seeds=[2020]) == base
+    )
+    assert not set(names(settings, epochs=4)) & set(base)
+    assert not set(names(settings, seeds=[2021])) & set(base)
+    # Other vectors under another path change all starts but the stock one.
+    other = tmp_path / "other.csv"
+    other.write_text("item_id," + ",".join(map(str, range(16))) + "\n" +
+                     "".join(f"{item},{','.join(map(str, vector[:16]))}\n" for item, vector in tiny_vectors.items()))  # fmt: skip
+    changed = names(settings, llm_embedding=str(other))
+    assert changed[0] == base[0] and not set(changed[1:]) & set(base)
+
+
+def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
+    from pathlib import Path
+    from shutil import copytree
+
+    copytree(Path(settings["data_path"]) / "tiny", tmp_path / "tiny")
+    assert names(settings, data_path=str(tmp_path)) == names(settings)
+    with (tmp_path / "tiny" / "tiny.inter").open("a") as file:
+        file.write(Path(settings["data_path"], "tiny", "tiny.inter").read_text().splitlines()[-1] + "\n")
+    assert not set(names(settings, data_path=str(tmp_path))) & set(names(settings))
+
+
+@pytest.mark.parametrize(
+    ("match", "change"),
+    [
+        ("no models are given", {"models": None}),
+        ("no datasets are given", {"datasets": []}),
+        (r"compare takes models, a list: give --models=BPR", {"model": "BPR"}),
+        (r"'LightGCNN' is none of RecBole's: did you mean 'LightGCN'\?", {"models": ["BPR", "LightGCNN"]}),
+        (r"init_strategy 'varr' is unknown: did you mean 'var'\?", {"strategies": "none,varr"}),
+        (r"init_args 'ratio' is unknown to init_strategy 'var'", {"strategies": {"x": {"init_strategy": "var", "init_args": {"ratio": 1}}}}),
+        (r"controls has 'nois': expected noise, shuffle", {"controls": "nois"}),
+        ("EASE has no trainable user or item table", {"models": "EASE"}),
+        ("baselines EASE is", {"baselines": {"EASE": {"reg_weight": 3}}}),
+        (r"'EASEE' is none of RecBole's: did you mean 'EASE'\?", {"baselines": "EASEE"}),
+        ("seeds is 0: expected how many", {"seeds": 0}),
+        ("seeds is 'two'", {"seeds": "two"}),
+        ("tune is 'both': expected none, stock or all", {"tune": "both"}),
+        ("user_strata is", {"user_strata": [5, 5]}),
+        ("drop_train is 2: expected a share", {"cold_start": [2]}),
+        (r"the key 'strategy' is unknown: did you mean 'strategies'\?", {"strategy": "var"}),
+        (r"the argument --learning_rat is unknown: did you mean --learning_rate\?", {"learning_rat": 1}),
+        ("the key 'init_scal' is unknown", {"init_scal": 1}),
+        ("there is no tiny.inter in .*nowhere", {"data_path": "nowhere"}),
+        ("nothing is there", {"llm_embedding": "nowhere.npy"}),
+        ("compare ranks all items at test", {"eval_args": {"mode": "uni10"}}),
+        ("compare ranks all items at test", {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}),
+        ("models is 7: expected names", {"models": 7}),
+        ("SASRec is trained on sequences", {"models": "SASRec", "cold_start": [0.5], "train_neg_sample_args": None}),
+    ],
+)  # fmt: skip
+def test_what_is_refused(match, change, settings):
+    refused(match, **{**settings, **change})
+
+
+def test_a_start_knows_its_role():
+    assert Start("x", {"init_strategy": None}).role == "stock"
+    assert Start("x", {"init_strategy": "uni", "init_shuffle": "True"}).role == "control"
+    assert Start("x", {"init_strategy": "noise"}).role == "control"
+    assert Start("x", {"init_strategy": "uni", "init_shuffle": False}).role == "llm"
