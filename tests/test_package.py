@@ -10,14 +10,17 @@ import yaml
 from sentence_transformers import SentenceTransformer
 
 import recbole_llminit
+from recbole_llminit.compare.plan import CompareOptions, make_plan
 from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.encoder import hash_folder
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.item_text import read_item_texts
 from recbole_llminit.quick_start import run_recbole_llminit
 from tests.encoders import MINILM
+from tests.stock import DATA
 
 ROOT = Path(__file__).parents[1]
+ML100K = Path(recbole_llminit.__file__).parent / "data" / "ml-100k"
 ML100K_ITEMS = Path(recbole.__file__).parent / "dataset_example" / "ml-100k" / "ml-100k.item"
 
 
@@ -41,19 +44,44 @@ def test_the_packaged_vectors_are_those_of_their_items():
 
 
 def test_the_packaged_store_is_small():
-    folder = Path(recbole_llminit.__file__).parent / "data" / "ml-100k"
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "part-00000.arrow"]
+    assert sum(path.stat().st_size for path in ML100K.iterdir()) < 2_000_000
+    assert sorted(path.name for path in ML100K.iterdir()) == ["README.md", "part-00000.arrow"]
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("yaml/*.yaml")), ids=lambda path: path.name)
+COMPARISONS = [ROOT / "yaml" / "compare.yaml", *sorted(ROOT.glob("yaml/paper/*.yaml"))]
+
+
+@pytest.mark.parametrize("path", sorted(set(ROOT.glob("yaml/*.yaml")) - {*COMPARISONS}), ids=lambda path: path.name)
 def test_every_example_is_a_configuration(path):
     settings = yaml.safe_load(path.read_text())
     config = Config(config_file_list=[path])
     assert InitOptions.from_config(config).strategy is not None
     assert path.name == f"{settings['model'].lower()}_{settings['dataset']}.yaml"
-    documented = re.findall(r"^([a-z_]+):.*# \((?:str|int|float|bool|dict|list)\) .+", path.read_text(), re.MULTILINE)
-    assert set(documented) == set(settings)
+    assert documented(path) == set(settings)
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.name)
+def test_every_comparison_can_be_planned(path, tmp_path):
+    settings = yaml.safe_load(path.read_text())
+    assert documented(path) == set(settings)
+    (dataset,) = settings["datasets"]
+    # Another dataset under its name: what is planned needs the keys alone, and vectors for its items.
+    for source in (DATA / "tiny").iterdir():
+        (tmp_path / dataset).mkdir(exist_ok=True)
+        (tmp_path / dataset / source.name.replace("tiny", dataset)).write_bytes(source.read_bytes())
+    arguments = [f"--data_path={tmp_path}", f"--llm_embedding={ML100K}"]
+    options = CompareOptions.from_files([path], arguments)
+    plan = make_plan(options)
+    assert {trial.settings["train_batch_size"] for trial in plan.trials.values()} == {settings["train_batch_size"]}
+    starts = [start.label for start in options.starts]
+    paper = ["none", "rand", "uni", "var"]
+    assert starts == (paper if path.parent.name == "paper" else [*paper, "noise", "var shuffled"])
+
+
+def documented(path):
+    """The keys of a YAML file whose line says type and meaning."""
+    found = re.findall(r"^([a-z_]+):.*# \((?:str|int|float|bool|dict|list)\) .+", path.read_text(), re.MULTILINE)
+    return set(found)
 
 
 def test_ml100k_trains_from_its_example():
