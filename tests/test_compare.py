@@ -168,7 +168,7 @@ def test_the_page_stands_alone(finished):
     page = (finished[0] / "report.html").read_text()
     assert page.count("<svg") == 2
     # XML namespaces are names, and nothing is fetched from them.
-    addresses = {match for match in re.findall(r"https?://[^\"'<> )]+", page)}
+    addresses = set(re.findall(r"https?://[^\"'<> )]+", page))
     assert all(
         "w3.org" in address or "purl.org" in address or "creativecommons.org" in address for address in addresses
     )

@@ -43,7 +43,7 @@ def test_ranks_and_counts_against_the_data(llm, tmp_path):
         "metric_decimal_place": 9,
     }
     _, checkpoint, found = evaluated("BPR", settings, tmp_path)
-    config, model, dataset, train_data, valid_data, test_data = load_data_and_model(checkpoint)
+    _, model, dataset, train_data, valid_data, test_data = load_data_and_model(checkpoint)
     pairs = {}
     for name, data in (("train", train_data), ("valid", valid_data), ("test", test_data)):
         features = data._dataset.inter_feat
