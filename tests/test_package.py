@@ -48,7 +48,7 @@ def test_the_packaged_store_is_small():
     assert sorted(path.name for path in ML100K.iterdir()) == ["README.md", "part-00000.arrow"]
 
 
-COMPARISONS = [ROOT / "yaml" / "compare.yaml", *sorted(ROOT.glob("yaml/paper/*.yaml"))]
+COMPARISONS = [*sorted(ROOT.glob("yaml/compare*.yaml")), *sorted(ROOT.glob("yaml/paper/*.yaml"))]
 
 
 @pytest.mark.parametrize("path", sorted(set(ROOT.glob("yaml/*.yaml")) - {*COMPARISONS}), ids=lambda path: path.name)
