@@ -1,0 +1,197 @@
+"""The report of made-up trials, whose answers are known."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_llminit.compare.page import save_report
+from recbole_llminit.compare.plan import Entry
+from recbole_llminit.compare.report import Cell, Report
+from recbole_llminit.compare.trial import TrialResult
+from recbole_llminit.errors import LLMInitError
+
+USERS = 200
+ROLES = {"none": "stock", "none tuned": "stock", "var": "llm", "uni": "llm", "noise": "control", "": "baseline"}
+OPTIONS = {"models": {"M": {}}, "datasets": {"d": {}}, "seeds": [1, 2], "tune_grid": {"learning_rate": [0.1]},
+           "baselines": {"EASE": {"reg_weight": [1.0]}}, "user_strata": [5], "item_strata": [5]}  # fmt: skip
+
+
+def result(values, *, valid=0.5, curve=(0.1, 0.5, 0.4), model="M", **others):
+    """A finished trial with these recalls of its users."""
+    values = np.asarray(values, dtype=float)
+    tokens = [f"u{number}" for number in range(len(values))]
+    points = [{"epoch": number + 1, "score": score, "seconds": 2.0 * number + 3} for number, score in enumerate(curve)]
+    content = {
+        "name": "t", "dataset": "d", "model": model, "config": {"learning_rate": 0.1, "reg_weight": 1.0}, "versions": {"a": "1"},
+        "python": "3", "machine": "m", "seconds": 9.0, "initialization_seconds": None, "peak_memory_bytes": 1_000_000,
+        "parameters": 7, "curve": points, "valid_metric": "recall@10", "valid_score_bigger": True, "best_valid_score": valid,
+        "test_result": {"recall@10": float(values.mean())}, "init_report": None, **others,
+    }  # fmt: skip
+    users = pd.DataFrame({"user_id": tokens, "train_interactions": [3, 9] * (len(values) // 2), "recall@10": values})
+    ranks = pd.DataFrame({"user_id": tokens, "item_id": "i", "item_interactions": [1, 8] * (len(values) // 2),
+                          "rank": pd.Series(np.where(values > 0, 1, 0), dtype="Int32").replace(0, pd.NA)})  # fmt: skip
+    return TrialResult(content, users, ranks)
+
+
+def report(lines, **others):
+    """The report of lines given as (start, by seed the users' recalls); the empty start is a baseline."""
+    entries, results = [], {}
+    for start, by_seed in lines.items():
+        for seed, values in by_seed.items():
+            name = f"{start}-{seed}"
+            results[name] = result(values)
+            model = "M" if start else "EASE"
+            entries.append(Entry("d", model, start, ROLES[start], None, seed, (name,)))
+    entries.sort(key=lambda entry: entry.seed)
+    return Report.of(entries, results, OPTIONS, **others)
+
+
+def hits(share, seed=0):
+    return (np.random.default_rng(seed).random(USERS) < share).astype(float)
+
+
+def cell(found, start):
+    (section,) = found.sections()
+    return next(row.cells["recall@10"] for row in section.rows if row.start.split(" (")[0] == start)
+
+
+def test_letters_say_what_is_better_and_worse():
+    found = report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}, "noise": {1: hits(0.1)}, "": {1: hits(0.95)}})
+    assert found.references == {"none": "a", "noise": "b", "EASE": "c"}
+    assert (cell(found, "var").better, cell(found, "var").worse) == ("ab", "c")
+    assert (cell(found, "noise").better, cell(found, "noise").worse) == ("", "")
+    assert (cell(found, "none").better, cell(found, "none").worse) == ("", "")
+    assert str(cell(found, "var")).endswith(" ab -c")
+
+
+def test_bold_is_the_best_and_better_than_every_start_without_an_llm():
+    # Below the baseline, but the best of its model.
+    assert cell(
+        report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}, "noise": {1: hits(0.1)}, "": {1: hits(0.9)}}), "var"
+    ).bold
+    # As good as noise: the table would mislead.
+    same = report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}, "noise": {1: hits(0.5, seed=1)}})
+    assert not any(row.cells["recall@10"].bold for section in same.sections() for row in section.rows)
+    # The best is no LLM start, and is tested against the stock start alone.
+    noise = report({"none": {1: hits(0.1)}, "var": {1: hits(0.2)}, "noise": {1: hits(0.9)}})
+    assert not any(row.cells["recall@10"].bold for section in noise.sections() for row in section.rows)
+    # Of two that pass the tests, the better.
+    both = report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}, "uni": {1: hits(0.8)}})
+    assert cell(both, "uni").bold and not cell(both, "var").bold
+
+
+def test_nothing_is_bold_without_a_test():
+    alone = report({"var": {1: hits(0.9)}})
+    assert alone.tests.empty and alone.references == {} and alone.legend == ""
+    assert not cell(alone, "var").bold
+    assert "0.8500 " in str(alone)
+
+
+def test_users_are_tested_once_however_many_seeds():
+    draws = {seed: (hits(0.3, seed), hits(0.4, seed + 100)) for seed in (1, 2, 3)}
+    found = report(
+        {
+            "none": {seed: none for seed, (none, _) in draws.items()},
+            "var": {seed: var for seed, (_, var) in draws.items()},
+        }
+    )
+    (test,) = found.tests.itertuples()
+    differences = np.mean([var - none for none, var in draws.values()], axis=0)
+    assert (test.users, test.seeds) == (USERS, 3)
+    assert test.difference == pytest.approx(differences.mean())
+    assert test.effect == pytest.approx(differences.mean() / differences.std(ddof=1))
+    assert test.wins == (differences > 0).sum() and test.ties == (differences == 0).sum()
+
+
+def test_only_common_seeds_are_paired():
+    entries = [Entry("d", "M", "none", "stock", None, 1, ("a",)), Entry("d", "M", "var", "llm", None, 1, ("b",)),
+               Entry("d", "EASE", "", "baseline", None, 1, ("c",)), Entry("d", "EASE", "", "baseline", None, 2, ("e",))]  # fmt: skip
+    results = {"a": result(hits(0.1)), "b": result(hits(0.2)), "c": result(hits(0.5)), "e": result(hits(0.9))}
+    found = Report.of(entries, results, OPTIONS)
+    assert found.to_dataframe().set_index("model").loc["EASE", "seeds"] == 2
+    assert set(found.tests["seeds"]) == {1}
+
+
+def test_of_a_grid_the_best_by_validation():
+    entries = [Entry("d", "M", "none tuned", "stock", None, 1, ("a", "b", "c"))]
+    results = {"a": result(hits(0.9), valid=0.2), "b": result(hits(0.1), valid=0.4), "c": result(hits(0.5), valid=0.3)}
+    found = Report.of(entries, results, OPTIONS)
+    assert found.runs["recall@10"].item() == hits(0.1).mean()
+    assert (found.runs["tuned"].item(), found.runs["candidates"].item()) == ("learning_rate 0.1", 3)
+    smaller = {
+        name: result(hits(0.5), valid=valid, valid_score_bigger=False) for name, valid in (("a", 3), ("b", 1), ("c", 2))
+    }
+    assert Report.of(entries, smaller, OPTIONS).runs["valid_score"].item() == 1
+
+
+def test_a_failed_trial_of_a_grid_leaves_the_others():
+    entries = [Entry("d", "M", "none tuned", "stock", None, 1, ("a", "b"))]
+    found = Report.of(entries, {"a": result(hits(0.9))}, OPTIONS, failed={"b"}, problems=["the trial b failed"])
+    assert found.runs["candidates"].item() == 1 and found.problems == ("the trial b failed",)
+    with pytest.raises(LLMInitError, match="nothing to report\nthe trial b failed"):
+        Report.of(entries, {}, OPTIONS, failed={"b"}, problems=["the trial b failed"])
+
+
+def test_when_the_stock_starts_best_is_reached():
+    lines = [
+        ("none", 1, (0.1, 0.3, 0.2)),
+        ("var", 1, (0.2, 0.3, 0.4)),
+        ("none", 2, (0.1, 0.2, 0.5)),
+        ("var", 2, (0.4, 0.4, 0.4)),
+    ]
+    entries = [Entry("d", "M", start, ROLES[start], None, seed, (f"{start}{seed}",)) for start, seed, _ in lines]
+    results = {f"{start}{seed}": result(hits(0.5), curve=curve, valid=max(curve)) for start, seed, curve in lines}
+    rows = Report.of(entries, results, OPTIONS).efficiency.set_index("start")
+    # Epochs 2 and 3; two seconds an epoch.
+    assert rows.loc["none", ["epochs_to_stock", "seconds_to_stock", "seconds_per_epoch"]].to_list() == [2.5, 5, 2]
+    # Epoch 2, and never: the median of two seeds is never.
+    assert rows.loc["var", "seeds_reaching_stock"] == 1 and pd.isna(rows.loc["var", "epochs_to_stock"])
+
+
+def test_cells_in_every_form():
+    both = Cell(mean=0.12345, deviation=0.01, better="ab", worse="c", bold=True)
+    assert str(both) == "0.1235* ± 0.0100 ab -c"
+    assert both.to_markdown() == "**0.1235** ± 0.0100 <sup>ab -c</sup>"
+    assert both.to_latex() == r"\textbf{0.1235} $\pm$ 0.0100$^{ab}_{c}$"
+    plain = Cell(mean=0.5, deviation=float("nan"), better="", worse="", bold=False)
+    assert str(plain) == plain.to_markdown() == plain.to_latex() == "0.5000"
+
+
+def test_names_are_escaped(tmp_path):
+    entries = [
+        Entry("d_1 & <b>", "M", "none", "stock", None, 1, ("a",)),
+        Entry("d_1 & <b>", "M", "<i>50%", "llm", None, 1, ("b",)),
+    ]
+    found = Report.of(
+        entries, {"a": result(hits(0.1)), "b": result(hits(0.9))}, OPTIONS, problems=["<script>alert(1)</script>"]
+    )
+    page = {path.name: path for path in save_report(found, tmp_path / "out")}["report.html"].read_text()
+    assert "&lt;b&gt;" in page and "&lt;i&gt;50%" in page and "&lt;script&gt;" in page
+    assert not re.findall(r"<(?:script|i|b)>(?!0\.)", page)
+    assert r"d\_1 \& <b>" in found.to_latex() and r"<i>50\%" in found.to_latex()
+
+
+def test_the_page_of_cold_starts_and_seeds(tmp_path):
+    entries, results = [], {}
+    for seed in (1, 2):
+        for drop in (None, 0.5, "all_but_one"):
+            for start, share in (("none", 0.2), ("var", 0.6)):
+                name = f"{seed}{drop}{start}"
+                entries.append(Entry("d", "M", start, ROLES[start], drop, seed, (name,)))
+                results[name] = result(hits(share, seed=hash(name) % 1000))
+    found = Report.of(entries, results, OPTIONS)
+    paths = {path.name: path for path in save_report(found, tmp_path)}
+    assert {"d_convergence.png", "d_strata.png", "d_cold_start.png"} <= set(paths)
+    text = paths["report.md"].read_text()
+    assert (
+        "## d, training interactions dropped: 0.5" in text
+        and "## d, training interactions dropped: all_but_one" in text
+    )
+    assert "(d_cold_start.png)" in text
+    page = paths["report.html"].read_text()
+    assert page.count("<svg") == 3 and "all but" in page
+    assert [section.drop for section in found.sections()] == ["none", "0.5", "all_but_one"]
+    # Holm's family is one level.
+    assert len(found.tests) == 3 and (found.tests["p_holm"] == found.tests["p"]).all()
