@@ -1,3 +1,4 @@
+# ruff: noqa: E501  the text of a page
 """The paper's table on amazon-office beside the published figures.
 
 ``recbole-llminit compare --config_files=yaml/paper/amazon-office.yaml --out=masked``

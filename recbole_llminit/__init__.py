@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,8 +46,23 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch and RecBole take seconds."""
-    if name in _modules:
-        return getattr(importlib.import_module(f"{__name__}.{_modules[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def import_when_used(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Make a package's ``__getattr__``, which imports a public name when it is first used.
+
+    Parameters
+    ----------
+    package : str
+        The package's name.
+    modules : mapping of str to str
+        The module of each public name. torch and RecBole take seconds.
+    """
+
+    def import_name(name: str) -> Any:
+        if name in modules:
+            return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return import_name
+
+
+__getattr__ = import_when_used(__name__, _modules)

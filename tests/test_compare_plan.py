@@ -46,6 +46,15 @@ def test_defaults():
     assert (found.tune, found.cold_start, found.settings) == ("none", (), {})
 
 
+def test_the_file_of_a_single_run_serves_as_it_is():
+    single = {"model": "BPR", "dataset": "tiny", "init_strategy": "var", "epochs": 3}
+    found = CompareOptions.from_settings(single)
+    assert (list(found.models), list(found.datasets)) == (["BPR"], ["tiny"])
+    both = CompareOptions.from_settings({**single, "models": ["SGL"], "datasets": "other"})
+    assert (list(both.models), list(both.datasets)) == (["SGL"], ["other"])
+    assert both.settings == {"init_strategy": "var", "epochs": 3}
+
+
 def test_the_stock_start_is_always_there():
     found = CompareOptions.from_settings({"models": "BPR", "datasets": "tiny", "strategies": "uni", "controls": "none"})
     assert [start.label for start in found.starts] == ["none", "uni"]
@@ -149,7 +158,6 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
     [
         ("no models are given", {"models": None}),
         ("no datasets are given", {"datasets": []}),
-        (r"compare takes models, a list: give --models=BPR", {"model": "BPR"}),
         (r"'LightGCNN' is none of RecBole's: did you mean 'LightGCN'\?", {"models": ["BPR", "LightGCNN"]}),
         (r"init_strategy 'varr' is unknown: did you mean 'var'\?", {"strategies": "none,varr"}),
         (r"init_args 'ratio' is unknown to init_strategy 'var'", {"strategies": {"x": {"init_strategy": "var", "init_args": {"ratio": 1}}}}),

@@ -190,10 +190,11 @@ class CompareOptions:
     def from_settings(cls, content: Mapping[str, Any]) -> CompareOptions:
         """Read a mapping as `from_files` reads a file's content."""
         settings = dict(content)
-        for singular in ("model", "dataset"):
-            if singular in settings:
-                raise LLMInitError(f"compare takes {singular}s, a list: give --{singular}s={settings[singular]}")
         given = {key: _parsed(key, settings.pop(key)) for key in COMPARE_KEYS if key in settings}
+        # The file of a single run serves as it is.
+        for singular in ("model", "dataset"):
+            one = settings.pop(singular, None)
+            given.setdefault(f"{singular}s", one)
         for key in settings:
             match = nearest(key.replace("-", "_"), COMPARE_KEYS, cutoff=0.75)
             if match and key != "seed":

@@ -411,7 +411,7 @@ def _run(content: Mapping[str, Any], keys: Sequence[str], candidates: int) -> di
     best = max(curve, key=lambda point: (sign * point["score"], point["epoch"]), default=None)
     return {
         "trial": content["name"],
-        "tuned": ", ".join(f"{key} {content['config'][key]:g}" for key in keys),
+        "tuned": ", ".join(f"{key} {content['config'][key]}" for key in keys),
         "candidates": candidates,
         "best_epoch": best["epoch"] if best else None,
         "epochs": curve[-1]["epoch"] if curve else None,
