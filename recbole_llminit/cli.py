@@ -149,15 +149,15 @@ def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
 
 
 def compare(options: argparse.Namespace, others: Sequence[str]) -> int:
-    """Run a comparison, print its plan, or write the report of what has finished; 1 where a trial failed."""
+    """Run a comparison, print its plan, or write the report of what has finished; 1 where something is missing."""
     # A model of the user's own may stand in this folder.
     sys.path.insert(0, "")
     from recbole_llminit.compare.comparison import compare as run_comparison
     from recbole_llminit.compare.comparison import describe_plan, write_report
-    from recbole_llminit.compare.plan import CompareOptions
+    from recbole_llminit.compare.options import CompareOptions
 
     if options.report:
-        if others or options.config_files:
+        if others or options.config_files or options.tune or options.jobs or options.dry_run:
             raise LLMInitError("--report reads the folder --out alone: leave the other arguments out")
         report = write_report(options.out)
     else:

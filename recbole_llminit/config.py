@@ -6,7 +6,7 @@ import copy
 import importlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -125,13 +125,17 @@ class Config(recbole.config.Config):
 
     def _refuse_misspelt(self) -> None:
         """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
-        known = {*KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
-        # RecBole lists config_file among its keys and reads it nowhere.
-        known = known - {"config_file"} | {"config_files", "resume", "drop_train"}
+        known = self.known_keys()
         for key in self.cmd_config_dict.keys() - known - {"model", "dataset"}:
-            match = nearest(key.replace("-", "_"), known, cutoff=0.85)
+            match = nearest_key(key, known)
             if match:
                 raise LLMInitError(f"the argument --{key} is unknown: did you mean --{match}?")
+
+    def known_keys(self) -> set[str]:
+        """Return the keys that RecBole, the model and this package read; a model of one's own may read others."""
+        known = {*KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
+        # RecBole lists config_file among its keys and reads it nowhere.
+        return known - {"config_file"} | {"config_files", "resume", "drop_train"}
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
@@ -148,6 +152,11 @@ class Config(recbole.config.Config):
             )
         found: tuple[str, type, str] = super()._get_model_and_dataset(resolve_model_class(model), dataset)
         return found
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """Return the known key that an unknown one is nearly, if there is one: RecBole accepts any, and never reads it."""
+    return nearest(key.replace("-", "_"), known, cutoff=0.85)
 
 
 def resolve_model_class(model: str | type) -> type:

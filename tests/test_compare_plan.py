@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from recbole_llminit.compare.plan import BASELINES, CompareOptions, Start, make_plan
+from recbole_llminit.compare.options import BASELINES, CompareOptions, Start
+from recbole_llminit.compare.plan import make_plan
 from recbole_llminit.errors import LLMInitError
 
 
@@ -52,7 +53,7 @@ def test_the_file_of_a_single_run_serves_as_it_is():
     assert (list(found.models), list(found.datasets)) == (["BPR"], ["tiny"])
     both = CompareOptions.from_settings({**single, "models": ["SGL"], "datasets": "other"})
     assert (list(both.models), list(both.datasets)) == (["SGL"], ["other"])
-    assert both.settings == {"init_strategy": "var", "epochs": 3}
+    assert both.settings == {"epochs": 3}
 
 
 def test_the_stock_start_is_always_there():
@@ -171,9 +172,30 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
         ("user_strata is", {"user_strata": [5, 5]}),
         ("drop_train is 2: expected a share", {"cold_start": [2]}),
         (r"the key 'strategy' is unknown: did you mean 'strategies'\?", {"strategy": "var"}),
-        (r"the argument --learning_rat is unknown: did you mean --learning_rate\?", {"learning_rat": 1}),
+        (r"the key 'learning_rat' is unknown: did you mean 'learning_rate'\?", {"learning_rat": 1}),
         ("the key 'init_scal' is unknown", {"init_scal": 1}),
         ("there is no tiny.inter in .*nowhere", {"data_path": "nowhere"}),
+        ("the start 'quick' has no init_strategy: expected none or one of rand", {"strategies": {"quick": {"init_scale": 1}}}),
+        ("the start 'none' has init_strategy var: give it another name", {"strategies": {"none": {"init_strategy": "var"}}}),
+        ("two starts are called 'var shuffled'", {"strategies": {"var": None, "var shuffled": {"init_strategy": "var", "init_shuffle": True}}, "controls": "shuffle"}),
+        ("two starts are called 'none tuned'", {"strategies": {"none tuned": {"init_strategy": "none"}}, "tune": "stock"}),
+        ("seed is set for models BPR: the comparison sets it, use seeds", {"models": {"BPR": {"seed": 7}}}),
+        ("drop_train is set for all trials: the comparison sets it, use cold_start", {"drop_train": 0.5}),
+        ("init_shuffle is set for all trials: .* use controls: shuffle", {"init_shuffle": True}),
+        ("seed is set for tune_grid", {"tune_grid": {"seed": [1, 2]}}),
+        ("topk is .5. for LightGCN and .10. for BPR on tiny", {"models": {"BPR": {}, "LightGCN": {"topk": [5], "valid_metric": "NDCG@5"}}}),
+        ("eval_args is .* for EASE and .* for SASRec on tiny, and what is compared must be tested alike", {"models": "SASRec", "baselines": "EASE", "train_neg_sample_args": None}),
+        ("compare chooses by validation, and BPR would have none: .*eval_step 0", {"eval_step": 0}),
+        ("compare chooses by validation", {"eval_step": 4}),
+        ("compare chooses by validation", {"eval_args": {"split": {"RS": [0.8, 0, 0.2]}}}),
+        ("compare chooses by validation", {"eval_args": {"split": {"LS": "test_only"}}}),
+        ("user_strata is None", {"user_strata": None}),
+        ("item_strata is 5.5", {"item_strata": 5.5}),
+        ("controls has 5", {"controls": 5}),
+        ("cold_start is ..0.5..", {"cold_start": [[0.5]]}),
+        ("cold_start is {'a': 1}", {"cold_start": {"a": 1}}),
+        ("seed is None: expected a whole number", {"seed": None}),
+        ("seed is 'abc'", {"seed": "abc"}),
         ("nothing is there", {"llm_embedding": "nowhere.npy"}),
         ("compare ranks all items at test", {"eval_args": {"mode": "uni10"}}),
         ("compare ranks all items at test", {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}),
@@ -183,6 +205,70 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
 )  # fmt: skip
 def test_what_is_refused(match, change, settings):
     refused(match, **{**settings, **change})
+
+
+def test_a_trial_has_one_name(settings):
+    named = names(settings)
+    assert names(settings, init_scale="raw", init_user="mean") == named
+    assert names(settings, init_scale=0.01) == names(settings, init_scale="0.01")
+    # Keys of a start are none of stock RecBole's.
+    assert names(settings, init_scale=0.01)[0] == named[0]
+    # What a start is called decides nothing.
+    assert names(settings, strategies={"mine": {"init_strategy": "var"}})[1] == named[1]
+    shuffled = names(settings, controls="shuffle")
+    assert "var-shuffled" in shuffled[2] and len(set(shuffled)) == 3
+
+
+def test_the_seed_is_the_comparisons(settings):
+    plan = make_plan(CompareOptions.from_settings({**settings, "seeds": [3, 4]}))
+    assert {trial.settings["seed"] for trial in plan.trials.values()} == {3, 4}
+    assert len(plan.trials) == len(plan.entries) == 8
+
+
+def test_a_start_named_as_its_strategy_needs_no_other_word(settings):
+    plan = make_plan(CompareOptions.from_settings({**settings, "strategies": {"var": {"init_scale": 0.1}}}))
+    assert [line[1:3] for line in lines(plan)] == [
+        ("none", "stock"), ("var", "llm"), ("noise", "control"), ("var shuffled", "control")
+    ]  # fmt: skip
+
+
+def test_noise_takes_the_vectors_of_the_last_start(settings, tiny_store):
+    del settings["llm_embedding"]
+    own = {"init_strategy": "var", "llm_embedding": str(tiny_store)}
+    plan = make_plan(CompareOptions.from_settings({**settings, "strategies": {"own": own}, "controls": "noise"}))
+    trials = {entry.start: plan.trials[entry.trials[0]].settings for entry in plan.entries}
+    assert trials["noise"]["llm_embedding"] == str(tiny_store)
+
+
+def test_the_batch_of_users_is_large_where_it_costs_no_memory(settings):
+    others = {"baselines": "none", "strategies": "none", "controls": "none"}
+    models = ["BPR", "NeuMF", "FISM", "LightGCN"]
+    plan = make_plan(CompareOptions.from_settings({**settings, **others, "models": models}))
+    sizes = {trial.model: trial.settings.get("eval_batch_size") for trial in plan.trials.values()}
+    assert sizes == {"BPR": 2_000_000, "NeuMF": None, "FISM": 2_000_000, "LightGCN": 2_000_000}
+    sequential = {**settings, **others, "models": "SASRec", "train_neg_sample_args": None}
+    (trial,) = make_plan(CompareOptions.from_settings(sequential)).trials.values()
+    assert "eval_batch_size" not in trial.settings
+    own = {**settings, **others, "models": "BPR", "eval_batch_size": 7}
+    (trial,) = make_plan(CompareOptions.from_settings(own)).trials.values()
+    assert trial.settings["eval_batch_size"] == 7
+
+
+def test_paths_stay_on_this_machine(settings):
+    placed = {**settings, "datasets": {"tiny": {"data_path": settings["data_path"]}}, "llm_text_file": "/home/me/x.csv"}
+    options = CompareOptions.from_settings(
+        {**placed, "strategies": {"v": {"init_strategy": "var", "llm_embedding": "/a"}}}
+    )
+    assert not any(text in str(options.to_dict()) for text in ("/home/me", settings["data_path"], "'/a'"))
+
+
+def test_a_dry_plan_makes_no_vectors(settings, tmp_path, monkeypatch):
+    del settings["llm_embedding"]
+    settings["llm_cache_dir"] = str(tmp_path / "cache")
+    monkeypatch.setattr("recbole_llminit.config.encode_items", None)
+    plan = make_plan(CompareOptions.from_settings(settings), make_vectors=False)
+    assert [trial.settings.get("llm_embedding") for trial in plan.trials.values()] == [None, "", "", ""]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_start_knows_its_role():

@@ -13,6 +13,7 @@ from recbole_llminit.compare.trial import TrialResult
 from recbole_llminit.errors import LLMInitError
 
 USERS = 200
+TUNED = ("learning_rate",)
 ROLES = {"none": "stock", "none tuned": "stock", "var": "llm", "uni": "llm", "noise": "control", "": "baseline"}
 OPTIONS = {"models": {"M": {}}, "datasets": {"d": {}}, "seeds": [1, 2], "tune_grid": {"learning_rate": [0.1]},
            "baselines": {"EASE": {"reg_weight": [1.0]}}, "user_strata": [5], "item_strata": [5]}  # fmt: skip
@@ -115,7 +116,7 @@ def test_only_common_seeds_are_paired():
 
 
 def test_of_a_grid_the_best_by_validation():
-    entries = [Entry("d", "M", "none tuned", "stock", None, 1, ("a", "b", "c"))]
+    entries = [Entry("d", "M", "none tuned", "stock", None, 1, ("a", "b", "c"), TUNED)]
     results = {"a": result(hits(0.9), valid=0.2), "b": result(hits(0.1), valid=0.4), "c": result(hits(0.5), valid=0.3)}
     found = Report.of(entries, results, OPTIONS)
     assert found.runs["recall@10"].item() == hits(0.1).mean()
@@ -126,8 +127,50 @@ def test_of_a_grid_the_best_by_validation():
     assert Report.of(entries, smaller, OPTIONS).runs["valid_score"].item() == 1
 
 
+def test_a_start_that_failed_with_some_seeds_takes_them_from_all():
+    entries, results = [], {}
+    for seed in (1, 2):
+        for start in ("none", "var"):
+            entries.append(Entry("d", "M", start, ROLES[start], None, seed, (f"{start}{seed}",)))
+            results[f"{start}{seed}"] = result(hits(0.2 if start == "none" else 0.8, seed))
+    del results["none2"]
+    found = Report.of(entries, results, OPTIONS, failed={"none2"})
+    assert found.to_dataframe()["seeds"].to_list() == [1, 1] and set(found.tests["seeds"]) == {1}
+    assert found.problems == ("a start failed, and left out: M on d with seed 2",)
+    assert cell(found, "var").bold
+    del results["none1"]
+    # With every seed: the others stay, and nothing can be said to be better than it.
+    gone = Report.of(entries, results, OPTIONS, failed={"none1", "none2"})
+    assert gone.to_dataframe()[["start", "seeds"]].to_numpy().tolist() == [["var", 2]]
+    assert gone.problems == ("failed with every seed, and left out: M none on d",)
+    assert gone.incomplete == {("d", "none", "M")} and not cell(gone, "var").bold
+
+
+def test_bold_needs_every_start_without_an_llm():
+    entries = [Entry("d", "M", start, ROLES[start], None, 1, (start,)) for start in ("none", "noise", "var")]
+    results = {"noise": result(hits(0.1)), "var": result(hits(0.8))}
+    found = Report.of(entries, results, OPTIONS, failed={"none"})
+    assert cell(found, "var").better == "a" and not cell(found, "var").bold
+    assert cell(Report.of(entries, {**results, "none": result(hits(0.1))}, OPTIONS), "var").bold
+
+
+def test_a_metric_without_a_cut_off_validates():
+    found = Report.of(
+        [Entry("d", "M", "none", "stock", None, 1, ("a",))], {"a": result(hits(0.5), valid_metric="gauc")}, OPTIONS
+    )
+    assert found.metrics == ("recall@10",)
+
+
+def test_only_cold_data_left(tmp_path):
+    """The full data's trials failed: the figures of it are missing, and no more."""
+    entries = [Entry("d", "M", "none", "stock", drop, 1, (str(drop),)) for drop in (None, 0.5)]
+    found = Report.of(entries, {"0.5": result(hits(0.5))}, OPTIONS, failed={"None"})
+    names = {path.name for path in save_report(found, tmp_path)}
+    assert "d_cold_start.png" in names and "d_strata.png" not in names
+
+
 def test_a_failed_trial_of_a_grid_leaves_the_others():
-    entries = [Entry("d", "M", "none tuned", "stock", None, 1, ("a", "b"))]
+    entries = [Entry("d", "M", "none tuned", "stock", None, 1, ("a", "b"), TUNED)]
     found = Report.of(entries, {"a": result(hits(0.9))}, OPTIONS, failed={"b"}, problems=["the trial b failed"])
     assert found.runs["candidates"].item() == 1 and found.problems == ("the trial b failed",)
     with pytest.raises(LLMInitError, match="nothing to report\nthe trial b failed"):
@@ -171,6 +214,13 @@ def test_names_are_escaped(tmp_path):
     assert "&lt;b&gt;" in page and "&lt;i&gt;50%" in page and "&lt;script&gt;" in page
     assert not re.findall(r"<(?:script|i|b)>(?!0\.)", page)
     assert r"d\_1 \& <b>" in found.to_latex() and r"<i>50\%" in found.to_latex()
+
+
+def test_a_start_with_every_special_character():
+    name = "a|b\\c~d^e"
+    found = Report.of([Entry("d", "M", name, "llm", None, 1, ("a",))], {"a": result(hits(0.1))}, OPTIONS)
+    assert r"| a\|b\c~d^e |" in found.to_markdown()
+    assert r"a|b\textbackslash{}c\textasciitilde{}d\textasciicircum{}e" in found.to_latex()
 
 
 def test_the_page_of_cold_starts_and_seeds(tmp_path):

@@ -8,10 +8,10 @@ from recbole_llminit import import_when_used
 
 if TYPE_CHECKING:
     from recbole_llminit.compare.comparison import compare as compare
-    from recbole_llminit.compare.plan import CompareOptions as CompareOptions
+    from recbole_llminit.compare.options import CompareOptions as CompareOptions
     from recbole_llminit.compare.report import Report as Report
 
-_modules = {"CompareOptions": "plan", "Report": "report", "compare": "comparison"}
+_modules = {"CompareOptions": "options", "Report": "report", "compare": "comparison"}
 
 __all__ = [
     *_modules,

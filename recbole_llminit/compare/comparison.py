@@ -16,8 +16,9 @@ from texttable import Texttable
 from tqdm import tqdm
 
 from recbole_llminit.compare.grid import TRIALS, estimate_seconds, run_grid
+from recbole_llminit.compare.options import CompareOptions
 from recbole_llminit.compare.page import save_report
-from recbole_llminit.compare.plan import CompareOptions, Plan, make_plan
+from recbole_llminit.compare.plan import Plan, make_plan
 from recbole_llminit.compare.report import Report
 from recbole_llminit.errors import LLMInitError
 
@@ -41,7 +42,8 @@ def compare(
         Where trials and report go. Trials that are finished there are not run again: an interrupted comparison goes on,
         and one with more seeds or starts uses what it has.
     jobs : int, optional
-        How many processes train side by side, each on one torch thread; left out, the cores of this machine.
+        How many processes train side by side, each on one torch thread; left out, the cores of this machine, or one
+        where there is a GPU.
     command : sequence of str
         The command that made it, to stand in the report.
 
@@ -62,7 +64,7 @@ def compare(
     folder, jobs = Path(folder), _jobs(jobs)
     plan = make_plan(options, command)
     printer = _Printer(plan, folder)
-    run_grid(plan, folder, jobs=jobs, finished=printer.finished)
+    run_grid(plan, folder, jobs=jobs, settled=printer.settled)
     return write_report(folder)
 
 
@@ -87,9 +89,9 @@ def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *,
     """Return what a comparison would run, as a table, with an estimate of the time; train one short trial per model.
 
     The estimate is an upper bound: every trial at its most epochs. Trials that are finished in the folder are counted
-    as such, and their times are used instead of a short trial's.
+    as such, and their times are used instead of a short trial's. No vectors are made.
     """
-    plan = make_plan(options)
+    plan = make_plan(options, make_vectors=False)
     jobs = _jobs(jobs)
     by_trial, total = estimate_seconds(plan, Path(folder), jobs=jobs)
     lines = Counter((entry.dataset, entry.model) for entry in plan.entries)
@@ -123,9 +125,8 @@ class _Printer:
         }
         self._last = list(self._waiting)[-1]
 
-    def finished(self, name: str, *, now: bool) -> None:
-        trial = self._plan.trials[name]
-        seed = trial.settings["seed"]
+    def settled(self, name: str, *, now: bool) -> None:
+        seed = self._plan.trials[name].settings["seed"]
         self._waiting[seed].discard(name)
         if not now:
             return
@@ -147,7 +148,11 @@ def _require_extra() -> None:
 
 def _jobs(jobs: int | None) -> int:
     if jobs is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        import torch
+
+        # A GPU is one, however many cores stand beside it.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return 1 if torch.cuda.is_available() else cores
     if jobs < 1:
         raise LLMInitError(f"jobs is {jobs}: expected 1 or more")
     return jobs

@@ -58,7 +58,7 @@ def draw_figures(report: Report, ink: str = "black") -> dict[str, Figure]:
         for dataset in report.runs["dataset"].unique():
             figures[f"{dataset} convergence"] = _convergence(report, dataset, styles)
             figures[f"{dataset} strata"] = _strata(report, dataset, styles)
-            if set(report.runs.loc[report.runs["dataset"] == dataset, "drop"]) > {FULL}:
+            if set(report.runs.loc[report.runs["dataset"] == dataset, "drop"]) != {FULL}:
                 figures[f"{dataset} cold start"] = _cold_start(report, dataset, styles)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
@@ -193,6 +193,8 @@ def _strata(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style
         return None
     cut = report.metrics[0].rpartition("@")[2]
     lines = _lines(report, dataset)
+    if lines.empty:
+        return None
     strata = report.strata[(report.strata["dataset"] == dataset) & (report.strata["drop"] == FULL)]
     models = _models(lines) or [""]
     figure, rows = _panels(len(models), rows=2, height=2.7, sharey="row")

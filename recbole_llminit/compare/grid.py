@@ -33,11 +33,11 @@ _LITTLE_SPACE = 100_000_000
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Finished(Protocol):
-    """What is told of finished trials."""
+class Settled(Protocol):
+    """What is told of trials that have ended."""
 
     def __call__(self, name: str, *, now: bool) -> None:
-        """Take the name of a finished trial."""
+        """Take the name of a trial; ``now`` where it has just finished, not before, and not failed."""
 
 
 def run_grid(
@@ -45,9 +45,11 @@ def run_grid(
     folder: Path,
     *,
     jobs: int,
-    finished: Finished,
-) -> dict[str, str]:
-    """Run the trials of a plan that are not finished, and return the failed ones with their reasons.
+    settled: Settled,
+) -> None:
+    """Run the trials of a plan that are not finished.
+
+    What a trial fails of stands in a file beside the others, ``name.failed``, and is printed.
 
     Parameters
     ----------
@@ -57,8 +59,8 @@ def run_grid(
         Trials lie in its folder ``trials``. A trial that stands there is not run again; one whose files are broken is.
     jobs : int
         How many processes train side by side, each on one torch thread.
-    finished : callable
-        Called with the name of each trial that is finished, and whether it has ``now`` or was before.
+    settled : callable
+        Called with the name of each trial that is finished or failed, and whether it has finished ``now``.
 
     Raises
     ------
@@ -72,26 +74,22 @@ def run_grid(
         waiting = []
         for name in plan.trials:
             if _is_finished(trials, name):
-                finished(name, now=False)
+                settled(name, now=False)
             else:
                 waiting.append(name)
-        failures: dict[str, str] = {}
         with _Processes(jobs) as processes, tqdm(total=len(waiting), desc="trials", unit="trial", ncols=100) as bar:
             for name, reason in processes.run(waiting, lambda name: _train(plan.trials[name], trials, processes)):
-                if reason is None:
-                    finished(name, now=True)
-                else:
-                    failures[name] = reason
+                if reason is not None:
                     tqdm.write(f"failed: {name}: {reason} (its log: {trials / f'{name}.log'})", file=sys.stderr)
+                settled(name, now=reason is None)
                 bar.update()
-        return failures
 
 
 def estimate_seconds(plan: Plan, folder: Path, *, jobs: int) -> tuple[dict[str, float], float]:
     """Estimate how long the trials that are not finished take at most: early stopping makes it less.
 
-    Trials of the same dataset and model that are finished in the folder are measured; where there are none, one trial
-    is trained for one epoch.
+    Of each dataset and model a trial that is finished in the folder is measured; where there is none, one is trained
+    for three validations.
 
     Returns
     -------
@@ -101,17 +99,16 @@ def estimate_seconds(plan: Plan, folder: Path, *, jobs: int) -> tuple[dict[str, 
         Seconds of all of them, in ``jobs`` processes.
     """
     trials = folder / TRIALS
-    measured: dict[tuple[str, str, bool], tuple[float, float]] = {}
+    measured: dict[tuple[str, str], tuple[float, float]] = {}
     by_trial: dict[str, float] = {}
     for name, trial in plan.trials.items():
         if _is_finished(trials, name):
             continue
-        cold = "drop_train" in trial.settings
-        key = (trial.dataset, trial.model, cold)
+        key = (trial.dataset, trial.model)
         if key not in measured:
             measured[key] = _measure(trial, plan, trials)
         fixed, per_epoch = measured[key]
-        by_trial[name] = fixed + per_epoch * int(trial.settings.get("epochs", 300))
+        by_trial[name] = fixed + per_epoch * trial.epochs
     return by_trial, sum(by_trial.values()) / max(1, min(jobs, len(by_trial)))
 
 
@@ -129,17 +126,20 @@ def _measure(trial: Trial, plan: Plan, trials: Path) -> tuple[float, float]:
     """Return the seconds of a trial that do not depend on its epochs, and those of an epoch."""
     for name, other in plan.trials.items():
         if (other.dataset, other.model) == (trial.dataset, trial.model) and _is_finished(trials, name):
-            content = json.loads((trials / f"{name}.json").read_text(encoding="utf-8"))
-            epoch = seconds_per_epoch(content["curve"]) or 0.0
-            return max(0.0, content["wall_seconds"] - epoch * content["curve"][-1]["epoch"]), epoch
+            return _split_seconds(trials / f"{name}.json")
     with tempfile.TemporaryDirectory() as scratch, _Processes(1) as processes:
-        short = replace(trial, settings={**trial.settings, "epochs": 3})
+        epochs = min(trial.epochs, 3 * trial.eval_step)
+        short = replace(trial, settings={**trial.settings, "epochs": epochs})
         reason = _train(short, Path(scratch), processes)
         if reason is not None:
             raise LLMInitError(f"{trial.model} on {trial.dataset} cannot be trained for an estimate: {reason}")
-        content = json.loads((Path(scratch) / f"{trial.name}.json").read_text(encoding="utf-8"))
+        return _split_seconds(Path(scratch) / f"{trial.name}.json")
+
+
+def _split_seconds(path: Path) -> tuple[float, float]:
+    content = json.loads(path.read_text(encoding="utf-8"))
     epoch = seconds_per_epoch(content["curve"]) or 0.0
-    return content["wall_seconds"] - epoch * len(content["curve"]), epoch
+    return max(0.0, content["wall_seconds"] - epoch * content["curve"][-1]["epoch"]), epoch
 
 
 def _sweep(trials: Path) -> None:
@@ -191,6 +191,8 @@ def _train(trial: Trial, trials: Path, processes: _Processes) -> str | None:
         # torch says of a full disk that a position is unexpected.
         reason = f"{reason} ({free / 1e6:.0f} MB are free on the disk of {trials})"
     # Where the disk is full there is no place for this either; the caller says it.
+    if processes.stopped:
+        return reason
     with suppress(OSError):
         failure.write_text(f"{reason}\n", encoding="utf-8")
     return reason
@@ -203,21 +205,21 @@ class _Processes:
         self._jobs = jobs
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
-        self._stopped = False
+        self.stopped = False
 
     def __enter__(self) -> _Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._stopped = True
+            self.stopped = True
             for process in self._running:
                 process.terminate()
 
     def call(self, command: list[str], output: Any, environment: Mapping[str, str]) -> int:
         """Run a command to its end; its standard input is a pipe that closes when this process goes."""
         with self._lock:
-            if self._stopped:
+            if self.stopped:
                 raise OSError("stopped")
             process = subprocess.Popen(  # noqa: S603  our own module
                 command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=dict(environment)

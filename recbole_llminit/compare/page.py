@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import yaml
 
 from recbole_llminit.compare.figures import kind_of, save_png, to_svg
-from recbole_llminit.compare.report import LINE, Cell, Report, part_title
+from recbole_llminit.compare.report import LINE, Cell, Report, draw_markdown, part_title
 
 _CAPTIONS = {
     "convergence": "Best validation score so far by epoch, mean and range over the seeds. A run that has stopped keeps "
@@ -62,7 +63,8 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
         "tests.csv": report.tests.to_csv(index=False),
     }
     for name, text in texts.items():
-        temporary = folder / f".{name}.writing"
+        # Another process may write the report of the same folder.
+        temporary = folder / f".{name}.{os.getpid()}.writing"
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(folder / name)
     return [folder / name for name in (*texts, *images.values())]
@@ -73,7 +75,7 @@ def _render(name: str, context: dict[str, Any], *, escape: bool) -> str:
 
     template = (importlib.resources.files("recbole_llminit.compare") / name).read_text(encoding="utf-8")
     environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701  markdown needs none
-    environment.filters["markdown"] = lambda frame: frame.to_markdown(index=False, disable_numparse=True)
+    environment.filters["markdown"] = draw_markdown
     return environment.from_string(template).render(**context)
 
 
@@ -135,13 +137,12 @@ def _efficiency(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
     def shown(part: pd.DataFrame) -> pd.DataFrame:
         rows = []
         for row in part.itertuples(index=False):
-            trained = not pd.isna(row.seconds_per_epoch)
             reached = "-" if pd.isna(row.seeds_reaching_stock) else f"{row.seeds_reaching_stock:.0f} of {row.seeds}"
             rows.append(
                 {
                     "model": row.model,
                     "start": row.start,
-                    "parameters": f"{row.parameters:,.0f}" if trained else "-",
+                    "parameters": f"{row.parameters:,.0f}" if row.start else "-",
                     "initialization (s)": _number(row.initialization_seconds, 3),
                     "seconds per epoch": _number(row.seconds_per_epoch, 2),
                     "epochs to the stock start's best": _number(row.epochs_to_stock, 0),

@@ -15,7 +15,7 @@ import pandas as pd
 from texttable import Texttable
 
 from recbole_llminit.compare.grid import FAILED, PLAN, TRIALS, seconds_per_epoch
-from recbole_llminit.compare.plan import TUNED, Entry
+from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.strata import item_strata, user_strata
 from recbole_llminit.compare.trial import TrialResult, read_trial
@@ -131,6 +131,8 @@ class Report:
         The versions and machines of the trials.
     problems : tuple of str
         What failed, is broken, or has not finished.
+    incomplete : frozenset
+        Dataset, ``drop`` and model of which a start without an LLM is missing: nothing of them is bold.
     """
 
     options: Mapping[str, Any]
@@ -144,6 +146,7 @@ class Report:
     curves: pd.DataFrame
     environment: tuple[str, ...]
     problems: tuple[str, ...]
+    incomplete: frozenset[tuple[str, str, str]]
 
     @classmethod
     def read(cls, folder: str | Path) -> Report:
@@ -194,7 +197,9 @@ class Report:
         Parameters
         ----------
         entries : sequence of Entry
-            The plan. A model's seed with a trial that neither finished nor failed is left out, with all its starts.
+            The plan. The means of a model's starts are over the same seeds: one with a trial that has not finished is
+            left out for all of them, and so is one with a failed trial, unless that start failed with every seed. Then
+            the start is left out.
         results : mapping of str to TrialResult
             The finished trials by name.
         options : mapping
@@ -206,27 +211,21 @@ class Report:
         command : str
             The command that asked for it.
         """
-        settled = {*results, *failed}
-        # A model's seed counts when all its starts have it, so that their means are over the same seeds.
-        waiting = {_block(entry) for entry in entries if not settled.issuperset(entry.trials)}
+        kept, left_out, incomplete = _complete(entries, set(results), set(failed))
         chosen: dict[tuple[Any, ...], dict[int, TrialResult]] = {}
         roles: dict[tuple[Any, ...], str] = {}
         rows = []
-        for entry in entries:
+        for entry in kept:
             candidates = [results[name] for name in entry.trials if name in results]
-            if not candidates or _block(entry) in waiting:
-                continue
             best = _best(candidates)
-            line = (entry.dataset, FULL if entry.drop is None else str(entry.drop), entry.model, entry.start)
+            line = _line(entry)
             chosen.setdefault(line, {})[entry.seed] = best
             roles[line] = entry.role
             rows.append({**dict(zip(LINE, line, strict=True)), "role": entry.role, "seed": entry.seed,
-                         **_run(best.content, _tuned_keys(entry, options), len(candidates))})  # fmt: skip
+                         **_run(best.content, entry.tuned, len(candidates))})  # fmt: skip
         if not rows:
             named = "".join(f"\n{problem}" for problem in problems[:5])
             raise LLMInitError(f"no model of the comparison has finished a seed: there is nothing to report{named}")
-        if waiting:
-            problems = [*problems, f"not finished, and left out: {_name_blocks(waiting)}"]
         first = next(iter(chosen.values()))
         content = next(iter(first.values())).content
         metrics = tested_metrics(content["valid_metric"], content["test_result"], next(iter(first.values())).users)
@@ -241,7 +240,8 @@ class Report:
             efficiency=_efficiency(chosen),
             curves=_curves(chosen),
             environment=tuple(dict.fromkeys(_environment(result.content) for result in results.values())),
-            problems=tuple(problems),
+            problems=(*problems, *left_out),
+            incomplete=incomplete,
         )
 
     @property
@@ -272,8 +272,7 @@ class Report:
     def to_markdown(self) -> str:
         """Return the table in markdown, a section for each dataset and each amount of dropped interactions."""
         return "\n".join(
-            f"{section.title}\n\n{section.draw(Cell.to_markdown).to_markdown(index=False, disable_numparse=True)}\n"
-            for section in self.sections()
+            f"{section.title}\n\n{draw_markdown(section.draw(Cell.to_markdown))}\n" for section in self.sections()
         )
 
     def to_latex(self) -> str:
@@ -338,8 +337,11 @@ class Report:
 
     def _is_bold(self, row: pd.Series, table: pd.DataFrame, metric: str) -> bool:
         """Whether an LLM start is the best of its model, by its tests against all of the model's starts without one."""
-        rivals = table[(table[LINE[:3]] == row[LINE[:3]].to_list()).all(axis=1)]
-        if row["role"] != "llm" or row[metric] < rivals[metric].max() or not len(self.tests):
+        model = row[LINE[:3]].to_list()
+        rivals = table[(table[LINE[:3]] == model).all(axis=1)]
+        if row["role"] != "llm" or row[metric] < rivals[metric].max() or tuple(model) in self.incomplete:
+            return False
+        if not len(self.tests):
             return False
         tests = self._tests_of(row[LINE], metric)
         tests = tests[tests["of_model"]]
@@ -375,31 +377,48 @@ def part_title(dataset: str, drop: str) -> str:
 
 
 def tested_metrics(valid_metric: str, result: Mapping[str, float], users: pd.DataFrame) -> tuple[str, ...]:
-    """Return the metrics at the cut-off of the validation metric that are means over users."""
-    cut = valid_metric.rpartition("@")[2]
+    """Return the metrics at the cut-off of the validation metric, or the first one, that are means over users."""
+    cuts = [metric.rpartition("@")[2] for metric in (valid_metric, *result) if "@" in metric]
+    cut = cuts[0] if cuts else ""
     return tuple(metric for metric in result if metric.rpartition("@")[2] == cut and metric in users)
 
 
-def _block(entry: Entry) -> tuple[Any, ...]:
-    return entry.dataset, entry.drop, entry.model, entry.seed
+def _line(entry: Entry) -> tuple[str, str, str, str]:
+    return entry.dataset, FULL if entry.drop is None else str(entry.drop), entry.model, entry.start
 
 
-def _name_blocks(blocks: Iterable[tuple[Any, ...]]) -> str:
-    by_model: dict[str, list[str]] = {}
-    for dataset, drop, model, seed in sorted(blocks, key=str):
-        by_model.setdefault(f"{model} on {part_title(dataset, str(drop or FULL))}", []).append(str(seed))
-    return "; ".join(f"{name} with seed {', '.join(seeds)}" for name, seeds in by_model.items())
+def _complete(
+    entries: Sequence[Entry], finished: set[str], failed: set[str]
+) -> tuple[list[Entry], list[str], frozenset[tuple[str, str, str]]]:
+    """Choose the entries whose models have the same seeds for all starts, and say what is left out."""
+    waiting = {(_line(entry)[:3], entry.seed) for entry in entries if not finished | failed >= set(entry.trials)}
+    lacking: dict[tuple[str, str, str, str], list[Entry]] = {}
+    for entry in entries:
+        if (_line(entry)[:3], entry.seed) not in waiting and not finished.intersection(entry.trials):
+            lacking.setdefault(_line(entry), []).append(entry)
+    settled = [entry for entry in entries if (_line(entry)[:3], entry.seed) not in waiting]
+    gone = {line for line, without in lacking.items() if len(without) == sum(_line(entry) == line for entry in settled)}
+    broken = {(line[:3], entry.seed) for line, without in lacking.items() if line not in gone for entry in without}
+    kept = [entry for entry in settled if _line(entry) not in gone and (_line(entry)[:3], entry.seed) not in broken]
+    messages = []
+    for reason, blocks in (("not finished", waiting), ("a start failed", broken)):
+        by_model: dict[tuple[str, str, str], list[int]] = {}
+        for block, seed in sorted(blocks):
+            by_model.setdefault(block, []).append(seed)
+        named = "; ".join(
+            f"{model} on {part_title(dataset, drop)} with seed {', '.join(map(str, seeds))}"
+            for (dataset, drop, model), seeds in by_model.items()
+        )
+        messages += [f"{reason}, and left out: {named}"] * bool(blocks)
+    for dataset, drop, model, start in sorted(gone):
+        messages.append(f"failed with every seed, and left out: {model} {start} on {part_title(dataset, drop)}")
+    roles = {_line(entry): entry.role for entry in entries}
+    return kept, messages, frozenset(line[:3] for line in gone if roles[line] != "llm")
 
 
 def _best(candidates: Sequence[TrialResult]) -> TrialResult:
     sign = 1 if candidates[0].content["valid_score_bigger"] else -1
     return max(candidates, key=lambda result: sign * result.content["best_valid_score"])
-
-
-def _tuned_keys(entry: Entry, options: Mapping[str, Any]) -> list[str]:
-    if entry.role == "baseline":
-        return list(options["baselines"].get(entry.model, {}))
-    return list(options["tune_grid"]) if entry.start.endswith(TUNED) else []
 
 
 def _run(content: Mapping[str, Any], keys: Sequence[str], candidates: int) -> dict[str, Any]:
@@ -484,6 +503,7 @@ def _efficiency(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> 
     rows = []
     for line, results in chosen.items():
         stock = chosen.get((*line[:3], "none"), {})
+        seeds = [seed for seed in results if seed in stock]
         measured = []
         for seed, result in results.items():
             content = result.content
@@ -503,8 +523,8 @@ def _efficiency(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> 
                 **frame.median().to_dict(),
                 # A seed that does not get there counts as later than any that does.
                 **{key: _median_of_all(frame[key]) for key in ("epochs_to_stock", "seconds_to_stock")},
-                "seeds": len(results),
-                "seeds_reaching_stock": int(frame["epochs_to_stock"].notna().sum()) if stock else None,
+                "seeds": len(seeds),
+                "seeds_reaching_stock": int(frame["epochs_to_stock"].notna().sum()) if seeds else None,
             }
         )
     return pd.DataFrame(rows)
@@ -549,4 +569,12 @@ def _unique(values: pd.Series) -> str:
 
 
 def _escape_latex(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", text)
+    named = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return re.sub(r"[&%$#_{}\\~^]", lambda found: named.get(found[0], f"\\{found[0]}"), text)
+
+
+def draw_markdown(frame: pd.DataFrame) -> str:
+    """Draw a frame of texts as a markdown table."""
+    escaped = frame.map(lambda cell: cell.replace("|", r"\|"))
+    drawn: str = escaped.to_markdown(index=False, disable_numparse=True)
+    return drawn
