@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 KINDS = ("convergence", "strata", "cold start")
 # Readable on white and on black.
-_COLOURS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#0b84c6")
-_GREYS = ("#8c8c8c", "#a58b6f", "#7d93a8")
+_COLOURS_OF = {
+    "llm": ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#0b84c6"),
+    "control": ("#8c8c8c", "#a58b6f", "#7d93a8"),
+    "baseline": ("#d4a017", "#3fa7b5", "#b5577a"),
+}
 # Stands for the page's own colour of text in an SVG.
 _INK = "#123456"
 
@@ -108,12 +111,12 @@ def _styles(report: Report, ink: str) -> dict[tuple[str, str], Style]:
             continue
         number = counts[role]
         counts[role] += 1
-        if role == "llm":
-            styles[key] = Style(_COLOURS[number % len(_COLOURS)], "-")
-        elif role == "stock":
+        if role == "stock":
             styles[key] = Style(ink, ("-", ":", "-.")[number % 3])
         else:
-            styles[key] = Style(_GREYS[number % len(_GREYS)], "--" if role == "control" else (0, (1, 3)))
+            colours = _COLOURS_OF[role]
+            dashes = {"llm": "-", "control": "--", "baseline": (0, (1, 2))}[role]
+            styles[key] = Style(colours[number % len(colours)], dashes)
     return styles
 
 

@@ -128,7 +128,7 @@ class Report:
     curves : DataFrame
         A row for each line, seed and validation.
     environment : tuple of str
-        The versions and machines of the trials.
+        The versions and machines of the trials, and the vectors that were read.
     problems : tuple of str
         What failed, is broken, or has not finished.
     incomplete : frozenset
@@ -239,7 +239,9 @@ class Report:
             strata=_strata(chosen, options, metrics),
             efficiency=_efficiency(chosen),
             curves=_curves(chosen),
-            environment=tuple(dict.fromkeys(_environment(result.content) for result in results.values())),
+            environment=tuple(
+                dict.fromkeys(line for result in results.values() for line in _environment(result.content))
+            ),
             problems=(*problems, *left_out),
             incomplete=incomplete,
         )
@@ -558,9 +560,16 @@ def _curves(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.D
     )
 
 
-def _environment(content: Mapping[str, Any]) -> str:
+def _environment(content: Mapping[str, Any]) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    return f"Python {content['python']}, {versions}; {content['machine']}; one thread"
+    lines = [f"Python {content['python']}, {versions}; {content['machine']}; one thread"]
+    read = content["init_report"]
+    if read and read["llm_dim"]:
+        encoder = Path(read["encoder"]).name if Path(read["encoder"]).is_absolute() else read["encoder"]
+        lines.append(
+            f"vectors of {content['dataset']}: {encoder}, {read['llm_dim']} dimensions [{read['fingerprint']}]"
+        )
+    return lines
 
 
 def _unique(values: pd.Series) -> str:
