@@ -24,6 +24,7 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import freeze_rows_
 from recbole_llminit.strategy import Drawn, Reduction, Strategy
 from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, model_name
+from recbole_llminit.writing import write_text
 
 Scale = Literal["raw", "model"] | float
 UserStart = Literal["mean", "none"]
@@ -145,10 +146,7 @@ class InitReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON; the file appears whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.writing")
-        temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     def __str__(self) -> str:
         """Draw the report as the table that stands in the log."""

@@ -336,7 +336,9 @@ def test_a_stopped_comparison_takes_its_trials_with_it(how, settings):
         "--stopping_step=100000",
     ]
     command = [sys.executable, "-m", "recbole_llminit", "compare", *arguments, "--out=out", "--jobs=1"]
-    long = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A background job's SIGINT is ignored, and so is its children's.
+    long = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))  # fmt: skip
     trials = Path("out/trials")
     until = time.time() + 120
     while not any("train loss" in log.read_text() for log in trials.glob("*.log")):

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from recbole_llminit.compare.plan import Plan
 from recbole_llminit.compare.trial import Trial, read_trial
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.writing import write_text
 
 TRIALS = "trials"
 PLAN = "plan.json"
@@ -287,9 +288,7 @@ def _write_plan(plan: Plan, folder: Path) -> None:
         "options": plan.options,
         "entries": [asdict(entry) for entry in plan.entries],
     }
-    temporary = folder / f".{PLAN}.writing"
     try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / PLAN)
+        write_text(folder / PLAN, json.dumps(content, indent=1) + "\n")
     except OSError as error:
         raise _unwritable(folder, error) from error

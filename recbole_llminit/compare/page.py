@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import yaml
 
 from recbole_llminit.compare.figures import kind_of, save_png, to_svg
 from recbole_llminit.compare.report import LINE, Cell, Report, draw_markdown, part_title
+from recbole_llminit.writing import write_text
 
 _CAPTIONS = {
     "convergence": "Best validation score so far by epoch, mean and range over the seeds. A run that has stopped keeps "
@@ -63,10 +63,7 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
         "tests.csv": report.tests.to_csv(index=False),
     }
     for name, text in texts.items():
-        # Another process may write the report of the same folder.
-        temporary = folder / f".{name}.{os.getpid()}.writing"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_text(folder / name, text)
     return [folder / name for name in (*texts, *images.values())]
 
 

@@ -15,11 +15,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.writing import write_text
+
+if TYPE_CHECKING:
+    from recbole_llminit.compare.evaluation import UserEvaluation
 
 FORMAT = 1
 _PACKAGES = ("recbole-llminit", "recbole", "torch", "numpy", "pandas", "scipy")
@@ -74,69 +78,73 @@ def run_trial(trial: Trial, folder: Path) -> None:
     """
     import torch
 
-    from recbole_llminit.compare.evaluation import evaluate_users
-    from recbole_llminit.quick_start import run_recbole_llminit
-
     torch.set_num_threads(1)
     folder = folder.resolve()
     work = Path(tempfile.mkdtemp(prefix=f".{trial.name}.", dir=folder))
     home = Path.cwd()
     try:
         os.chdir(work)
-        curve: list[dict[str, Any]] = []
-        began = time.perf_counter()
-
-        def validated(epoch: int, score: float) -> None:
-            curve.append({"epoch": epoch + 1, "score": float(score), "seconds": time.perf_counter() - began})
-
-        result = run_recbole_llminit(
-            trial.model,
-            trial.dataset,
-            config_dict={**trial.settings, "checkpoint_dir": str(work), "show_progress": False},
-            callback_fn=validated,
-        )
-        seconds = time.perf_counter() - began
-        memory = _peak_memory()
-        if not curve:
-            raise LLMInitError("no epoch was validated, and a comparison chooses by validation: check epochs and split")
-        (checkpoint,) = work.glob("*.pth")
-        evaluation = evaluate_users(checkpoint)
-        means = evaluation.users.drop(columns=["user_id", "train_interactions"]).mean().to_dict()
-        for again in (evaluation.result, means):
-            _refuse_difference(result["test_result"], again, evaluation.config["metric_decimal_place"])
-        report = result["init_report"]
-        content = {
-            "format": FORMAT,
-            "name": trial.name,
-            "dataset": trial.dataset,
-            "model": trial.model,
-            "settings": dict(trial.settings),
-            "config": json.loads(json.dumps(evaluation.config.final_config_dict, default=str)),
-            "versions": {package: _version(package) for package in _PACKAGES},
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "seconds": seconds,
-            "wall_seconds": time.perf_counter() - began,
-            "initialization_seconds": None if report is None else report.seconds,
-            "peak_memory_bytes": memory,
-            "parameters": evaluation.parameters,
-            "curve": curve,
-            "valid_metric": evaluation.config["valid_metric"].lower(),
-            "valid_score_bigger": result["valid_score_bigger"],
-            "best_valid_score": result["best_valid_score"],
-            "best_valid_result": result["best_valid_result"],
-            "test_result": result["test_result"],
-            "init_report": None if report is None else report.to_dict(),
-        }
+        content, evaluation = _train_and_evaluate(trial, work)
         evaluation.users.to_parquet(work / "users", index=False)
         evaluation.ranks.to_parquet(work / "ranks", index=False)
-        (work / "json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         (work / "users").replace(folder / f"{trial.name}.users.parquet")
         (work / "ranks").replace(folder / f"{trial.name}.ranks.parquet")
-        (work / "json").replace(folder / f"{trial.name}.json")
+        write_text(folder / f"{trial.name}.json", json.dumps(content, indent=1) + "\n")
     finally:
         os.chdir(home)
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _train_and_evaluate(trial: Trial, work: Path) -> tuple[dict[str, Any], UserEvaluation]:
+    """Train into the folder ``work``; return the content of the JSON file, and the test user by user."""
+    from recbole_llminit.compare.evaluation import evaluate_users
+    from recbole_llminit.quick_start import run_recbole_llminit
+
+    curve: list[dict[str, Any]] = []
+    began = time.perf_counter()
+
+    def validated(epoch: int, score: float) -> None:
+        curve.append({"epoch": epoch + 1, "score": float(score), "seconds": time.perf_counter() - began})
+
+    result = run_recbole_llminit(
+        trial.model,
+        trial.dataset,
+        config_dict={**trial.settings, "checkpoint_dir": str(work), "show_progress": False},
+        callback_fn=validated,
+    )
+    seconds, memory = time.perf_counter() - began, _peak_memory()
+    if not curve:
+        raise LLMInitError("no epoch was validated, and a comparison chooses by validation: check epochs and split")
+    (checkpoint,) = work.glob("*.pth")
+    evaluation = evaluate_users(checkpoint)
+    means = evaluation.users.drop(columns=["user_id", "train_interactions"]).mean().to_dict()
+    for again in (evaluation.result, means):
+        _refuse_difference(result["test_result"], again, evaluation.config["metric_decimal_place"])
+    report = result["init_report"]
+    content = {
+        "format": FORMAT,
+        "name": trial.name,
+        "dataset": trial.dataset,
+        "model": trial.model,
+        "settings": dict(trial.settings),
+        "config": json.loads(json.dumps(evaluation.config.final_config_dict, default=str)),
+        "versions": {package: _version(package) for package in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "seconds": seconds,
+        "wall_seconds": time.perf_counter() - began,
+        "initialization_seconds": None if report is None else report.seconds,
+        "peak_memory_bytes": memory,
+        "parameters": evaluation.parameters,
+        "curve": curve,
+        "valid_metric": evaluation.config["valid_metric"].lower(),
+        "valid_score_bigger": result["valid_score_bigger"],
+        "best_valid_score": result["best_valid_score"],
+        "best_valid_result": result["best_valid_result"],
+        "test_result": result["test_result"],
+        "init_report": None if report is None else report.to_dict(),
+    }
+    return content, evaluation
 
 
 def read_trial(folder: Path, name: str) -> TrialResult | None:
