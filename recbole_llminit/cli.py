@@ -62,19 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare",
         help="compare starts over models, datasets and seeds, with tests and controls",
         description="Train every model from every start with every seed, and write a report: --models=NAME,NAME, "
-        "--datasets=, --strategies=, --seeds=, ... (README). All other arguments are configuration keys of every "
-        "trial, as --key=value. What is finished in the folder is not run again.",
+        "--datasets=, --strategies=, --seeds=, --tune, ... (README). All other arguments are configuration keys of "
+        "every trial, as --key=value. What is finished in the folder is not run again.",
         allow_abbrev=False,
     )
     comparing.add_argument("--config_files", default="", help="YAML files, separated by spaces")
     comparing.add_argument("--out", default="comparison", help="the folder of trials and report (comparison)")
     comparing.add_argument("--jobs", type=int, help="processes that train side by side (the cores of this machine)")
-    comparing.add_argument(
-        "--tune",
-        nargs="?",
-        const="stock",
-        help="also tune the learning rate, on each seed's validation set: of the stock start (stock), or of all",
-    )
     comparing.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of the time")
     comparing.add_argument(
         "--report", action="store_true", help="write the report of what has finished, and train nothing"
@@ -157,12 +151,12 @@ def compare(options: argparse.Namespace, others: Sequence[str]) -> int:
     from recbole_llminit.compare.options import CompareOptions
 
     if options.report:
-        if others or options.config_files or options.tune or options.jobs or options.dry_run:
+        if others or options.config_files or options.jobs or options.dry_run:
             raise LLMInitError("--report reads the folder --out alone: leave the other arguments out")
         report = write_report(options.out)
     else:
-        tune = [] if options.tune is None else [f"--tune={options.tune}"]
-        settings = CompareOptions.from_files(options.config_files.split(), [*others, *tune])
+        arguments = ["--tune=stock" if argument == "--tune" else argument for argument in others]
+        settings = CompareOptions.from_files(options.config_files.split(), arguments)
         if options.dry_run:
             sys.stdout.write(f"{describe_plan(settings, options.out, jobs=options.jobs)}\n")
             return 0

@@ -31,7 +31,7 @@ def test_arguments_files_and_settings_are_read_alike(tmp_path):
     )
     from_file = CompareOptions.from_files([path])
     assert from_file.settings == {"epochs": 7} and from_arguments.settings == {"epochs": "7"}
-    assert {**from_file.to_dict(), "settings": None} == {**from_arguments.to_dict(), "settings": None}
+    assert {**from_file.to_dict(), "epochs": "7"} == from_arguments.to_dict()
     assert CompareOptions.from_settings(yaml.safe_load(path.read_text())) == from_file
     assert CompareOptions.from_files([path], ["--models=SGL", "--seeds=[7, 9]"]).seeds == (7, 9)
 
@@ -190,6 +190,10 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
         ("compare chooses by validation", {"eval_args": {"split": {"RS": [0.8, 0, 0.2]}}}),
         ("compare chooses by validation", {"eval_args": {"split": {"LS": "test_only"}}}),
         ("user_strata is None", {"user_strata": None}),
+        ("epochs is 'abc': expected a whole number", {"epochs": "abc"}),
+        ("RecBole refuses the configuration of BPR on tiny .*no metric named 'Foo'", {"metrics": ["Recall", "Foo"]}),
+        ("valid_metric is MRR@10, and it is none of metrics", {"metrics": ["Recall"]}),
+        ("valid_metric is MRR@10, and it is none of metrics .* at topk .5.", {"topk": 5}),
         ("item_strata is 5.5", {"item_strata": 5.5}),
         ("controls has 5", {"controls": 5}),
         ("cold_start is ..0.5..", {"cold_start": [[0.5]]}),
@@ -269,6 +273,28 @@ def test_a_dry_plan_makes_no_vectors(settings, tmp_path, monkeypatch):
     plan = make_plan(CompareOptions.from_settings(settings), make_vectors=False)
     assert [trial.settings.get("llm_embedding") for trial in plan.trials.values()] == [None, "", "", ""]
     assert not (tmp_path / "cache").exists()
+
+
+def test_the_options_of_a_report_are_those_of_a_comparison(settings):
+    asked = {**settings, "controls": ["noise", "shuffle"], "baselines": {"EASE": {"reg_weight": [1.0]}}, "seeds": 2,
+             "tune": "stock", "cold_start": [0.5, "all_but_one"]}  # fmt: skip
+    options = CompareOptions.from_settings(asked)
+    again = yaml.safe_load(yaml.safe_dump(options.to_dict(), sort_keys=False))
+    paths = {key: settings[key] for key in ("data_path", "llm_embedding")}
+    read = CompareOptions.from_settings({**again, **paths})
+    assert read.to_dict() == options.to_dict()
+    assert list(make_plan(read).trials) == list(make_plan(options).trials)
+
+
+def test_lists_and_mappings_of_recboles_keys_may_be_yaml():
+    arguments = ["--models=BPR", "--datasets=tiny", "--load_col={inter: [user_id, item_id]}", "--metrics=['Recall']"]
+    found = CompareOptions.from_files([], arguments).settings
+    assert found == {"load_col": {"inter": ["user_id", "item_id"]}, "metrics": ["Recall"]}
+
+
+def test_a_key_that_a_model_does_not_read_is_named(settings, caplog):
+    make_plan(CompareOptions.from_settings({**settings, "models": ["BPR", "LightGCN"], "n_layers": 2}))
+    assert "BPR does not read n_layers" in caplog.text and "LightGCN does not read n_layers" not in caplog.text
 
 
 def test_a_start_knows_its_role():

@@ -15,7 +15,7 @@ from recbole_llminit.errors import LLMInitError
 USERS = 200
 TUNED = ("learning_rate",)
 ROLES = {"none": "stock", "none tuned": "stock", "var": "llm", "uni": "llm", "noise": "control", "": "baseline"}
-OPTIONS = {"models": {"M": {}}, "datasets": {"d": {}}, "seeds": [1, 2], "tune_grid": {"learning_rate": [0.1]},
+OPTIONS = {"models": {"M": {}}, "datasets": {"d": {}}, "seeds": [1, 2], "tune": "stock", "tune_grid": {"learning_rate": [0.1]},
            "baselines": {"EASE": {"reg_weight": [1.0]}}, "user_strata": [5], "item_strata": [5]}  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def result(values, *, valid=0.5, curve=(0.1, 0.5, 0.4), model="M", **others):
     tokens = [f"u{number}" for number in range(len(values))]
     points = [{"epoch": number + 1, "score": score, "seconds": 2.0 * number + 3} for number, score in enumerate(curve)]
     content = {
-        "name": "t", "dataset": "d", "model": model, "config": {"learning_rate": 0.1, "reg_weight": 1.0}, "versions": {"a": "1"},
+        "name": "t", "dataset": "d", "model": model, "config": {"learning_rate": 0.1, "reg_weight": 1.0, "epochs": 5}, "versions": {"a": "1"},
         "python": "3", "machine": "m", "seconds": 9.0, "initialization_seconds": None, "peak_memory_bytes": 1_000_000,
         "parameters": 7, "curve": points, "valid_metric": "recall@10", "valid_score_bigger": True, "best_valid_score": valid,
         "test_result": {"recall@10": float(values.mean())}, "init_report": None, **others,
@@ -175,6 +175,28 @@ def test_a_failed_trial_of_a_grid_leaves_the_others():
     assert found.runs["candidates"].item() == 1 and found.problems == ("the trial b failed",)
     with pytest.raises(LLMInitError, match="nothing to report\nthe trial b failed"):
         Report.of(entries, {}, OPTIONS, failed={"b"}, problems=["the trial b failed"])
+
+
+def test_the_legend_says_who_was_tuned_and_what_one_seed_is_worth():
+    lines = {"none": {1: hits(0.1)}, "var": {1: hits(0.5)}}
+    assert "the LLM starts are not. One seed: the tests weigh the choice of users" in report(lines).legend
+    two = report({start: {**by_seed, 2: by_seed[1]} for start, by_seed in lines.items()})
+    assert "One seed" not in two.legend
+
+
+def test_the_limit_of_epochs_and_the_edge_of_a_grid():
+    options = {**OPTIONS, "tune_grid": {"learning_rate": [0.1, 0.2, 0.3]}}
+    entries = [
+        Entry("d", "M", "none tuned", "stock", None, 1, ("a",), TUNED),
+        Entry("d", "M", "var", "llm", None, 1, ("b",)),
+    ]
+    results = {"a": result(hits(0.5), curve=(0.1,) * 5), "b": result(hits(0.5))}
+    runs = Report.of(entries, results, options).runs
+    assert runs["at_edge"].to_list() == ["learning_rate", ""] and runs["at_limit"].to_list() == [True, False]
+    assert Report.of(entries, results, OPTIONS).runs["at_edge"].to_list() == ["", ""]
+    inner = {**options, "tune_grid": {"learning_rate": [0.05, 0.1, 0.2]}}
+    assert Report.of(entries, results, inner).runs["at_edge"].to_list() == ["", ""]
+    assert Report.of(entries, results, options).efficiency["seeds_at_limit"].to_list() == [1, 0]
 
 
 def test_when_the_stock_starts_best_is_reached():

@@ -133,9 +133,18 @@ class _Printer:
         content = json.loads((self._folder / TRIALS / f"{name}.json").read_text(encoding="utf-8"))
         epochs = f", epoch {content['curve'][-1]['epoch']}" if content["curve"] else ""
         result = ", ".join(f"{metric} {value:.4f}" for metric, value in content["test_result"].items())
-        tqdm.write(f"{name}: {result} ({content['seconds']:.0f} s{epochs})", file=sys.stdout)
+        tqdm.write(f"{self._describe(name)}: {result} ({content['seconds']:.0f} s{epochs})", file=sys.stdout)
         if not self._waiting[seed] and seed != self._last:
             tqdm.write(f"\n{Report.read(self._folder).draw()}\n", file=sys.stdout)
+
+    def _describe(self, name: str) -> str:
+        """Name a trial by the first line that it stands for."""
+        trial = self._plan.trials[name]
+        entry = next(entry for entry in self._plan.entries if name in entry.trials)
+        tuned = [f"{key} {trial.settings[key]}" for key in entry.tuned if key in trial.settings]
+        dropped = [] if entry.drop is None else [f"drop {entry.drop}"]
+        words = [entry.dataset, entry.model, entry.start, *tuned, *dropped, f"seed {entry.seed}"]
+        return " ".join(filter(None, words))
 
 
 def _require_extra() -> None:

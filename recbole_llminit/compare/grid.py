@@ -107,7 +107,10 @@ def estimate_seconds(plan: Plan, folder: Path, *, jobs: int) -> tuple[dict[str, 
             continue
         key = (trial.dataset, trial.model)
         if key not in measured:
-            measured[key] = _measure(trial, plan, trials)
+            # The last one reads vectors, if any does: what is wrong with them or their width shows here.
+            alike = [other for other in plan.trials.values() if (other.dataset, other.model) == key]
+            ready = [other for other in alike if other.settings.get("llm_embedding") != ""]
+            measured[key] = _measure((ready or alike)[-1], plan, trials)
         fixed, per_epoch = measured[key]
         by_trial[name] = fixed + per_epoch * trial.epochs
     return by_trial, sum(by_trial.values()) / max(1, min(jobs, len(by_trial)))
@@ -128,6 +131,7 @@ def _measure(trial: Trial, plan: Plan, trials: Path) -> tuple[float, float]:
     for name, other in plan.trials.items():
         if (other.dataset, other.model) == (trial.dataset, trial.model) and _is_finished(trials, name):
             return _split_seconds(trials / f"{name}.json")
+    tqdm.write(f"measuring {trial.model} on {trial.dataset} ({trial.eval_step * 3} epochs)", file=sys.stderr)
     with tempfile.TemporaryDirectory() as scratch, _Processes(1) as processes:
         epochs = min(trial.epochs, 3 * trial.eval_step)
         short = replace(trial, settings={**trial.settings, "epochs": epochs})

@@ -136,6 +136,7 @@ class CompareOptions:
             given.setdefault(f"{singular}s", one)
         # Each start says its own.
         settings.pop("init_strategy", None)
+        settings = {key: _structured(value) for key, value in settings.items()}
         for key in settings:
             match = nearest(key.replace("-", "_"), COMPARE_KEYS, cutoff=0.75)
             if match and key != "seed":
@@ -183,11 +184,12 @@ class CompareOptions:
             raise LLMInitError(f"two starts are called {twice[0]!r}: give one another name, or leave out the control")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the options in JSON types, without the paths of this machine."""
+        """Return the options as `from_settings` reads them, in JSON types and without the paths of this machine."""
         return {
             "models": {name: _without_paths(keys) for name, keys in self.models.items()},
             "datasets": {name: _without_paths(keys) for name, keys in self.datasets.items()},
-            "starts": {start.label: _without_paths(start.settings) for start in self.starts},
+            "strategies": {start.label: _without_paths(start.settings) for start in self.starts},
+            "controls": "none",
             "baselines": {name: dict(grid) for name, grid in self.baselines.items()},
             "seeds": list(self.seeds),
             "tune": self.tune,
@@ -195,8 +197,18 @@ class CompareOptions:
             "cold_start": list(self.cold_start),
             "user_strata": list(self.user_strata),
             "item_strata": list(self.item_strata),
-            "settings": _without_paths(self.settings),
+            **_without_paths(self.settings),
         }
+
+
+def _structured(value: Any) -> Any:
+    """Read the text of a mapping or a list, which RecBole reads as Python alone, as YAML, of which that is a part."""
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return yaml.safe_load(value)
+        except yaml.YAMLError:
+            return value
+    return value
 
 
 def _parsed(key: str, value: Any) -> Any:
@@ -267,7 +279,7 @@ def _controls(value: Any, starts: Sequence[Start]) -> tuple[Start, ...]:
 
 
 def _baselines(value: Any) -> dict[str, dict[str, list[Any]]]:
-    if is_none(value):
+    if is_none(value) or value == {}:
         return {}
     named = _named(value, "baselines")
     return {name: _grid(grid or BASELINES.get(name, {}), f"baselines {name}") for name, grid in named.items()}

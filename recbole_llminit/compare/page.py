@@ -49,6 +49,7 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
         "strata": _strata(report),
         "efficiency": _efficiency(report),
         "tuned": _tuned(report),
+        "protocol": _protocol(report),
         "title": part_title,
         "kind_of": kind_of,
         "to_markdown": Cell.to_markdown,
@@ -118,7 +119,8 @@ def _tests(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
 def _strata(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
     def shown(part: pd.DataFrame) -> pd.DataFrame:
         cut = report.metrics[0].rpartition("@")[2] if report.metrics else "10"
-        columns = {"user": list(report.metrics), "item": [f"recall@{cut}"]}
+        # Two tell the story; all stand in Report.strata.
+        columns = {"user": list(report.metrics[:2]), "item": [f"recall@{cut}"]}
         rows: dict[tuple[str, str], dict[str, str]] = {}
         for row in part.to_dict("records"):
             cells = rows.setdefault((row["model"], row["start"]), {"model": row["model"], "start": row["start"]})
@@ -142,6 +144,8 @@ def _efficiency(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
                     "parameters": f"{row.parameters:,.0f}" if row.start else "-",
                     "initialization (s)": _number(row.initialization_seconds, 3),
                     "seconds per epoch": _number(row.seconds_per_epoch, 2),
+                    "best epoch": _number(row.best_epoch, 0),
+                    "seeds that ran into the limit": str(row.seeds_at_limit),
                     "epochs to the stock start's best": _number(row.epochs_to_stock, 0),
                     "seconds to it": _number(row.seconds_to_stock, 1),
                     "seeds that reach it": reached,
@@ -157,9 +161,20 @@ def _tuned(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
     runs = report.runs[report.runs["candidates"] > 1]
 
     def shown(part: pd.DataFrame) -> pd.DataFrame:
-        return part[["model", "start", "seed", "candidates", "tuned"]].astype(str)
+        shown = part[["model", "start", "seed", "candidates", "tuned", "at_edge"]].astype(str)
+        return shown.rename(columns={"at_edge": "at the edge of its grid"})
 
     return _by_part(runs, shown)
+
+
+def _protocol(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
+    def shown(part: pd.DataFrame) -> pd.DataFrame:
+        row = part.iloc[0].drop(LINE[:2]).dropna()
+        return pd.DataFrame(
+            {"what": [name.replace("_", " ") for name in row.index], "value": [str(cell) for cell in row]}
+        )
+
+    return _by_part(report.protocol, shown)
 
 
 def _number(value: float, places: int) -> str:

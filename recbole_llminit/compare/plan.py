@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,8 @@ def make_plan(options: CompareOptions, command: Sequence[str] = (), *, make_vect
             grid = [add(dataset, model, {**_without_ours(shared), **point}) for point in _points(values)]
             entries.append(Entry(dataset, model, "", "baseline", drop, seed, tuple(grid), tuple(values)))
     prepared.refuse_misspelt()
+    for line in prepared.unread:
+        getLogger().warning(line)
     return Plan(tuple(entries), trials, options.to_dict(), shlex.join(command))
 
 
@@ -166,6 +169,7 @@ class _Prepared:
         self._vectors: dict[str, tuple[str, str]] = {}
         self._checked: dict[str, _Checked] = {}
         self._protocols: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.unread: dict[str, None] = {}
         self._given: set[str] = set()
         self._known: set[str] = set()
 
@@ -188,15 +192,17 @@ class _Prepared:
         )
 
     def _check(self, dataset: str, model: str, settings: Mapping[str, Any]) -> _Checked:
-        config = Config(model, dataset, config_dict=settings)
+        config = _configure(model, dataset, settings)
         if "eval_batch_size" not in settings and _ranks_from_two_tables(config):
             settings = {**settings, "eval_batch_size": _EVAL_BATCH_SIZE}
         if config["MODEL_TYPE"] == ModelType.TRADITIONAL:
             # RecBole trains it for one epoch, and would validate none where eval_step is more.
             settings = {**settings, "epochs": 1, "eval_step": 1}
-        config = Config(model, dataset, config_dict=settings)
+        config = _configure(model, dataset, settings)
         self._given.update(settings)
         self._known.update(config.known_keys())
+        for key in sorted(settings.keys() - config.known_keys()):
+            self.unread.setdefault(f"{model} does not read {key}")
         options = InitOptions.from_config(config)
         read_drop(config)
         _refuse_no_ranking(config)
@@ -268,6 +274,18 @@ class _Prepared:
         return self._vectors[asked]
 
 
+def _configure(model: str, dataset: str, settings: Mapping[str, Any]) -> Config:
+    try:
+        return Config(model, dataset, config_dict=settings)
+    except LLMInitError:
+        raise
+    except (TypeError, KeyError, AttributeError, NotImplementedError) as error:
+        raise LLMInitError(
+            f"RecBole refuses the configuration of {model} on {dataset} ({type(error).__name__}: {error}): check the "
+            f"values of its keys, lists as [Recall, NDCG]"
+        ) from error
+
+
 def _ranks_from_two_tables(config: Config) -> bool:
     """Whether a user's scores cost no more than their number: other models predict pair by pair, or in sequences."""
     own = config.model_class.full_sort_predict is not AbstractRecommender.full_sort_predict
@@ -285,6 +303,15 @@ def _refuse_no_ranking(config: Config) -> None:
 
 def _refuse_no_validation(config: Config) -> None:
     """Raise where no epoch would be validated: the best one, and the best of a grid, are chosen by it."""
+    name, _, cut = config["valid_metric"].lower().partition("@")
+    if name not in [metric.lower() for metric in config["metrics"]] or (cut and int(cut) not in config["topk"]):
+        raise LLMInitError(
+            f"valid_metric is {config['valid_metric']}, and it is none of metrics {config['metrics']} at topk "
+            f"{config['topk']}: set valid_metric, or add it to them"
+        )
+    for key in ("epochs", "eval_step"):
+        if type(config[key]) is not int:
+            raise LLMInitError(f"{key} is {config[key]!r}: expected a whole number")
     split = config["eval_args"]["split"]
     shares = (split or {}).get("RS") or (split or {}).get("TS") or [1, 1, 1]
     empty = (split or {}).get("LS") == "test_only" or len(shares) < 3 or not shares[1]

@@ -127,6 +127,8 @@ class Report:
         A row for each line: parameters, times, memory; medians over the seeds.
     curves : DataFrame
         A row for each line, seed and validation.
+    protocol : DataFrame
+        A row for each dataset and ``drop``: counts, means over the seeds, and the settings that its models share.
     environment : tuple of str
         The versions and machines of the trials, and the vectors that were read.
     problems : tuple of str
@@ -144,6 +146,7 @@ class Report:
     strata: pd.DataFrame
     efficiency: pd.DataFrame
     curves: pd.DataFrame
+    protocol: pd.DataFrame
     environment: tuple[str, ...]
     problems: tuple[str, ...]
     incomplete: frozenset[tuple[str, str, str]]
@@ -222,7 +225,7 @@ class Report:
             chosen.setdefault(line, {})[entry.seed] = best
             roles[line] = entry.role
             rows.append({**dict(zip(LINE, line, strict=True)), "role": entry.role, "seed": entry.seed,
-                         **_run(best.content, entry.tuned, len(candidates))})  # fmt: skip
+                         **_run(best.content, entry.tuned, _grid_of(entry, options), len(candidates))})  # fmt: skip
         if not rows:
             named = "".join(f"\n{problem}" for problem in problems[:5])
             raise LLMInitError(f"no model of the comparison has finished a seed: there is nothing to report{named}")
@@ -239,6 +242,7 @@ class Report:
             strata=_strata(chosen, options, metrics),
             efficiency=_efficiency(chosen),
             curves=_curves(chosen),
+            protocol=_protocol(chosen),
             environment=tuple(
                 dict.fromkeys(line for result in results.values() for line in _environment(result.content))
             ),
@@ -323,8 +327,19 @@ class Report:
             f"Mean ± standard deviation over the seeds. A letter says that the line is better (-letter: worse) than "
             f"{letters}; paired t-test over users, their differences averaged over the seeds, p < {LEVEL} after Holm's "
             f"correction over all tests of the metric. * (bold): the best of its model, and better than every start "
-            f"without an LLM."
+            f"without an LLM that is listed. {self._fairness}"
         )
+
+    @property
+    def _fairness(self) -> str:
+        """Who was tuned, and what one seed is worth."""
+        tuned = {
+            "none": "Only baselines are tuned.",
+            "stock": "Only baselines and the lines called tuned are tuned, the LLM starts are not.",
+            "all": "The lines called tuned, and the baselines, are tuned.",
+        }[str(self.options["tune"])]
+        one = " One seed: the tests weigh the choice of users, not the chance of split, negatives and start."
+        return tuned + one * (len(set(self.runs["seed"])) == 1)
 
     def _letters(self, line: Sequence[Any], metric: str, sign: int) -> str:
         if not len(self.tests):
@@ -418,12 +433,27 @@ def _complete(
     return kept, messages, frozenset(line[:3] for line in gone if roles[line] != "llm")
 
 
+def _grid_of(entry: Entry, options: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+    grid: Mapping[str, Sequence[Any]] = (
+        options["baselines"].get(entry.model, {}) if entry.role == "baseline" else options["tune_grid"]
+    )
+    return grid
+
+
+def _is_at_edge(value: Any, tried: Sequence[Any]) -> bool:
+    """Whether a value is the smallest or the largest of three numbers or more: a better one may lie beyond."""
+    numbers = [number for number in tried if isinstance(number, (int, float))]
+    return len(numbers) > 2 and value in (min(numbers), max(numbers))
+
+
 def _best(candidates: Sequence[TrialResult]) -> TrialResult:
     sign = 1 if candidates[0].content["valid_score_bigger"] else -1
     return max(candidates, key=lambda result: sign * result.content["best_valid_score"])
 
 
-def _run(content: Mapping[str, Any], keys: Sequence[str], candidates: int) -> dict[str, Any]:
+def _run(
+    content: Mapping[str, Any], keys: Sequence[str], grid: Mapping[str, Sequence[Any]], candidates: int
+) -> dict[str, Any]:
     curve = content["curve"]
     report = content["init_report"]
     deviations = [table["deviation_after"] for table in (report or {}).get("tables", ()) if table["side"] == "item"]
@@ -433,9 +463,11 @@ def _run(content: Mapping[str, Any], keys: Sequence[str], candidates: int) -> di
     return {
         "trial": content["name"],
         "tuned": ", ".join(f"{key} {content['config'][key]}" for key in keys),
+        "at_edge": ", ".join(key for key in keys if _is_at_edge(content["config"][key], grid.get(key, ()))),
         "candidates": candidates,
         "best_epoch": best["epoch"] if best else None,
         "epochs": curve[-1]["epoch"] if curve else None,
+        "at_limit": bool(curve) and curve[-1]["epoch"] >= content["config"]["epochs"] > 1,
         "seconds": content["seconds"],
         "seconds_per_epoch": seconds_per_epoch(curve),
         "initialization_seconds": content["initialization_seconds"],
@@ -516,6 +548,7 @@ def _efficiency(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> 
                 "peak_memory_bytes": content["peak_memory_bytes"],
             }
             reached = _reach(content, stock[seed].content["best_valid_score"]) if seed in stock else None
+            row["best_epoch"], row["at_limit"] = (_run(content, (), {}, 1)[key] for key in ("best_epoch", "at_limit"))
             row["epochs_to_stock"], row["seconds_to_stock"] = reached or (None, None)
             measured.append(row)
         frame = pd.DataFrame(measured).astype(float)
@@ -523,6 +556,7 @@ def _efficiency(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> 
             {
                 **dict(zip(LINE, line, strict=True)),
                 **frame.median().to_dict(),
+                "seeds_at_limit": int(frame["at_limit"].sum()),
                 # A seed that does not get there counts as later than any that does.
                 **{key: _median_of_all(frame[key]) for key in ("epochs_to_stock", "seconds_to_stock")},
                 "seeds": len(seeds),
@@ -558,6 +592,33 @@ def _curves(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.D
         ],
         columns=[*LINE, "seed", "epoch", "score", "seconds"],
     )
+
+
+def _protocol(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.DataFrame:
+    """Count what the first line of each part was trained and tested on, and gather the settings all its lines share."""
+    keys = ("eval_args", "repeatable", "metrics", "topk", "valid_metric", "epochs", "eval_step", "stopping_step",
+            "learning_rate", "train_batch_size", "embedding_size", "train_neg_sample_args")  # fmt: skip
+    parts: dict[tuple[Any, ...], list[TrialResult]] = {}
+    for line, by_seed in chosen.items():
+        parts.setdefault(line[:2], []).extend(by_seed.values())
+    rows = []
+    for part, results in parts.items():
+        configs = [result.content["config"] for result in results]
+        # What is not trained in epochs has settings that nothing reads.
+        configs = [config for config in configs if config.get("epochs") != 1] or configs
+        shared = {key: configs[0].get(key) for key in keys if len({str(config.get(key)) for config in configs}) == 1}
+        users, ranks = results[0].users, results[0].ranks
+        rows.append(
+            {
+                **dict(zip(LINE[:2], part, strict=True)),
+                "users_tested": users["user_id"].nunique(),
+                "their_training_interactions": int(users.groupby("user_id")["train_interactions"].first().sum()),
+                "test_interactions": len(ranks),
+                "items_tested": ranks["item_id"].nunique(),
+                **{key: str(value) for key, value in shared.items()},
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _environment(content: Mapping[str, Any]) -> list[str]:
