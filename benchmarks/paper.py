@@ -55,7 +55,7 @@ list. Where the masked LightGCN differs between starts, the unmasked one does no
 | SGCL | this package's, from the loss as the paper's release has it | the release | the release |
 | the same | d = 128, 2 layers, reg 1e-5, Adam 1e-3, batch 256, 300 epochs, patience 10 on NDCG@10, one uniform negative, leave one out in random order, full ranking, seed 2020 | | |
 
-amazon-beauty was not run at these settings: an epoch of LightGCN at batch 256 takes minutes on this machine. The file for it is
+amazon-beauty was not run at these settings, for want of time; the file for it is
 [`yaml/paper/amazon-beauty.yaml`](../yaml/paper/amazon-beauty.yaml).
 
 So levels cannot be compared between the columns; the direction from `none` to the LLM starts can. In every column `rand`, `uni`
