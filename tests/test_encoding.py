@@ -304,6 +304,8 @@ def test_a_failing_service_loses_nothing(server):
 
 def test_an_interrupted_run_keeps_what_it_has(server, monkeypatch, capsys):
     settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    # Ignored where the tests run in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupted(texts):
         if len(server.requests) == 3:

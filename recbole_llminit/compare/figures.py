@@ -233,7 +233,7 @@ def _cold_start(report: Report, dataset: str, styles: Mapping[tuple[str, str], S
         return None
     metric = report.metrics[0]
     figure, (panels,) = _panels(len(models), sharey=True)
-    names = {FULL: "0 %", "all_but_one": "all but\none each"}
+    names = {FULL: "0%", "all_but_one": "all but\none each"}
     for panel, model in zip(panels, models, strict=True):
         shown = runs[(runs["model"] == model) | (runs["role"] == "baseline")]
         for (name, start), line in shown.groupby(["model", "start"], sort=False):
