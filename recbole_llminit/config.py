@@ -269,6 +269,13 @@ class InitOptions:
         """Whether vectors are opened: a strategy that reads none asks of those given which items have one."""
         return self.strategy is not None and (self.strategy.needs_vectors or self.embedding is not None)
 
+    @property
+    def packaged_embedding(self) -> Path | None:
+        """The packaged vectors, where the dataset has some and no ``llm_*`` key asks for others."""
+        if self.encode is None or not self.encode.are_default:
+            return None
+        return _PACKAGED.get(self.encode.dataset)
+
     def provide_embedding(self) -> Path:
         """Return the path of the vectors: those given, else those packaged for ml-100k, else those made from the texts.
 
@@ -289,8 +296,8 @@ class InitOptions:
             return self.embedding
         if self.encode is None:
             raise LLMInitError("init_strategy is none: a stock run has no vectors")
-        if self.encode.are_default and self.encode.dataset in _PACKAGED:
-            return _PACKAGED[self.encode.dataset]
+        if self.packaged_embedding is not None:
+            return self.packaged_embedding
         report = encode_items(self.encode)
         getLogger().info(f"\n{report}" if report.encoded else f"Item vectors: {report.folder}, nothing to encode")
         return report.folder

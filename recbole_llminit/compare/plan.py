@@ -193,12 +193,15 @@ class _Prepared:
 
     def _check(self, dataset: str, model: str, settings: Mapping[str, Any]) -> _Checked:
         config = _configure(model, dataset, settings)
+        completed: dict[str, Any] = {}
         if "eval_batch_size" not in settings and _ranks_from_two_tables(config):
-            settings = {**settings, "eval_batch_size": _EVAL_BATCH_SIZE}
+            completed["eval_batch_size"] = _EVAL_BATCH_SIZE
         if config["MODEL_TYPE"] == ModelType.TRADITIONAL:
             # RecBole trains it for one epoch, and would validate none where eval_step is more.
-            settings = {**settings, "epochs": 1, "eval_step": 1}
-        config = _configure(model, dataset, settings)
+            completed |= {"epochs": 1, "eval_step": 1}
+        if completed:
+            settings = {**settings, **completed}
+            config = _configure(model, dataset, settings)
         self._given.update(settings)
         self._known.update(config.known_keys())
         for key in sorted(settings.keys() - config.known_keys()):
@@ -264,14 +267,19 @@ class _Prepared:
         keys = {key: value for key, value in settings.items() if key.startswith("llm_")}
         asked = json.dumps([config["dataset"], keys], sort_keys=True, default=str)
         if asked not in self._vectors:
-            if not self._make_vectors and options.embedding is None and options.encode is not None:
-                packaged = options.encode.are_default and options.encode.dataset == "ml-100k"
-                if not packaged and len(plan_encoding(options.encode).missing):
-                    self._vectors[asked] = ("", "to be made")
-                    return self._vectors[asked]
-            path = options.provide_embedding().resolve()
-            self._vectors[asked] = (str(path), read_embeddings(path, config["ITEM_ID_FIELD"]).fingerprint)
+            if not self._make_vectors and _are_missing(options):
+                self._vectors[asked] = ("", "to be made")
+            else:
+                path = options.provide_embedding().resolve()
+                self._vectors[asked] = (str(path), read_embeddings(path, config["ITEM_ID_FIELD"]).fingerprint)
         return self._vectors[asked]
+
+
+def _are_missing(options: InitOptions) -> bool:
+    """Whether vectors would have to be made."""
+    if options.encode is None or options.embedding is not None or options.packaged_embedding is not None:
+        return False
+    return len(plan_encoding(options.encode).missing) > 0
 
 
 def _configure(model: str, dataset: str, settings: Mapping[str, Any]) -> Config:

@@ -64,12 +64,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class SectionRow:
-    """A line of the table: model, start with its letter, how many seeds, what was tuned, and a cell for each metric."""
+    """A line of the table: model, start with its letter, how many seeds, and a cell for each metric."""
 
     model: str
     start: str
     seeds: int
-    tuned: str
     cells: Mapping[str, Cell]
 
 
@@ -229,13 +228,13 @@ class Report:
         if not rows:
             named = "".join(f"\n{problem}" for problem in problems[:5])
             raise LLMInitError(f"no model of the comparison has finished a seed: there is nothing to report{named}")
-        first = next(iter(chosen.values()))
-        content = next(iter(first.values())).content
-        metrics = tested_metrics(content["valid_metric"], content["test_result"], next(iter(first.values())).users)
+        # All of a dataset have the same protocol.
+        first = next(result for by_seed in chosen.values() for result in by_seed.values())
+        metrics = tested_metrics(first.content["valid_metric"], first.content["test_result"], first.users)
         return cls(
             options=options,
             command=command,
-            valid_metric=content["valid_metric"],
+            valid_metric=first.content["valid_metric"],
             metrics=metrics,
             runs=pd.DataFrame(rows),
             tests=_tests(chosen, roles, metrics),
@@ -383,7 +382,7 @@ class Report:
                     )
                     for metric in self.metrics
                 }
-                rows.append(SectionRow(row["model"], start, row["seeds"], row["tuned"], cells))
+                rows.append(SectionRow(row["model"], start, row["seeds"], cells))
             sections.append(Section(dataset, drop, tuple(rows)))
         return sections
 
@@ -409,11 +408,11 @@ def _complete(
 ) -> tuple[list[Entry], list[str], frozenset[tuple[str, str, str]]]:
     """Choose the entries whose models have the same seeds for all starts, and say what is left out."""
     waiting = {(_line(entry)[:3], entry.seed) for entry in entries if not finished | failed >= set(entry.trials)}
-    lacking: dict[tuple[str, str, str, str], list[Entry]] = {}
-    for entry in entries:
-        if (_line(entry)[:3], entry.seed) not in waiting and not finished.intersection(entry.trials):
-            lacking.setdefault(_line(entry), []).append(entry)
     settled = [entry for entry in entries if (_line(entry)[:3], entry.seed) not in waiting]
+    lacking: dict[tuple[str, str, str, str], list[Entry]] = {}
+    for entry in settled:
+        if not finished.intersection(entry.trials):
+            lacking.setdefault(_line(entry), []).append(entry)
     gone = {line for line, without in lacking.items() if len(without) == sum(_line(entry) == line for entry in settled)}
     broken = {(line[:3], entry.seed) for line, without in lacking.items() if line not in gone for entry in without}
     kept = [entry for entry in settled if _line(entry) not in gone and (_line(entry)[:3], entry.seed) not in broken]
