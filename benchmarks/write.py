@@ -70,10 +70,9 @@ def main() -> None:
     torch.set_num_threads(2)
     generator = np.random.default_rng(0)
     embeddings, interactions, model = make_embeddings(generator), make_interactions(generator), make_model()
-    popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
 
     def strategy() -> None:
-        reduction = STRATEGY.fit(embeddings, SIZE, popularity=popularity, seed=0)
+        reduction = STRATEGY.fit(embeddings, SIZE, interactions=interactions, seed=0)
         values = np.zeros((embeddings.n_items, SIZE), dtype=np.float32)
         for items, block in embeddings.blocks():
             values[items] = reduction(block)

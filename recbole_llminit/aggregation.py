@@ -2,40 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
+
+from recbole_llminit.co_consumption import item_degrees
+
+Aggregation = Literal["mean", "degree", "idf"]
 
 
 def aggregate_users(
     item_values: npt.NDArray[np.float32],
     has_value: npt.NDArray[np.bool_],
     interactions: csr_matrix,
+    how: Aggregation = "mean",
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Give each user the mean of the values of the items they trained on.
+    """Give each user a weighted sum of the values of the items they trained on.
 
     Parameters
     ----------
     item_values : ndarray of float32, shape [n_items, d]
         One row per item; zero for those without a value.
     has_value : ndarray of bool, shape [n_items]
-        Which items have a value; the mean runs over these alone.
+        Which items have a value; the sum runs over these alone.
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
-        The training interactions.
+        The training interactions; row and column 0 are ``[PAD]``.
+    how : {"mean", "degree", "idf"}
+        ``mean``: all items weigh alike, and the weights of a user sum to 1. ``degree``: item ``i`` weighs
+        ``1 / sqrt(degree_u * degree_i)``, degrees counted in the training interactions. ``idf``: it weighs
+        ``ln((1 + n_users) / (1 + degree_i)) + 1``, and the weights of a user are brought to the sum 1.
 
     Returns
     -------
     user_values : ndarray of float32, shape [n_users, d]
-        The means; zero for a user without any such item.
+        The sums; zero for a user without any such item.
     has_user_value : ndarray of bool, shape [n_users]
         Which users have at least one such item.
 
     Notes
     -----
-    Source: LLMInit (arXiv 2503.01814), users by mean pooling. The official release divides by zero for a user
-    without items.
+    Source: ``mean``: LLMInit (arXiv 2503.01814), users by mean pooling; the official release divides by zero for a
+    user without items. ``degree``: one step of LightGCN's propagation (arXiv 2002.02126, equation 3). ``idf``: the
+    smooth inverse document frequency of scikit-learn, users as documents.
     """
-    counts = interactions @ has_value.astype(np.float32)
-    means: npt.NDArray[np.float32] = interactions @ item_values
-    means /= np.maximum(counts, 1)[:, None]
-    return means, counts > 0
+    has_item = interactions @ has_value.astype(np.float32) > 0
+    degrees = item_degrees(interactions)
+    weighted = interactions
+    if how == "degree":
+        weighted = interactions @ diags(1 / np.sqrt(np.maximum(degrees, 1)))
+        norms = np.sqrt(np.asarray(interactions.sum(axis=1)).ravel())
+    else:
+        if how == "idf":
+            # The first user is [PAD].
+            weighted = interactions @ diags(np.log(interactions.shape[0] / (1 + degrees)) + 1)
+        norms = weighted @ has_value.astype(np.float32)
+    values: npt.NDArray[np.float32] = (weighted @ item_values).astype(np.float32, copy=False)
+    values /= np.where(has_item, norms, 1).astype(np.float32)[:, None]
+    return values, has_item

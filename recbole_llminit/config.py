@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
-from recbole_llminit import compat, selection  # noqa: F401  the import registers the strategies
-from recbole_llminit.control import Noise  # noqa: F401  the import registers it
+from recbole_llminit import compat
+from recbole_llminit.aggregation import Aggregation
 from recbole_llminit.encode_options import LLM_KEYS, EncodeOptions
 from recbole_llminit.encoding import encode_items
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.initializer import Missing, Scale, UserStart
+from recbole_llminit.initializer import Missing
 from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key
-from recbole_llminit.strategy import Strategy, get_strategy, list_strategies, nearest, suggest
+from recbole_llminit.strategy import Scale, Strategy, get_strategy, list_strategies, nearest, suggest
 from recbole_llminit.support import list_models
 from recbole_llminit.tables import Side
 
@@ -33,6 +33,10 @@ from recbole.utils import ModelType  # noqa: E402
 from recbole.utils import get_model as get_stock_model  # noqa: E402
 
 from recbole_llminit import models  # noqa: E402
+
+# The import registers a module's strategies, in the order of lists and messages.
+for _module in ("selection", "projection", "control"):
+    importlib.import_module(f"recbole_llminit.{_module}")
 
 _PREFIXES = ("init_", "llm_")
 KEYS = (
@@ -213,7 +217,7 @@ class InitOptions:
 
     strategy: Strategy | None
     scale: Scale
-    user: UserStart
+    user: Aggregation | Literal["none"] | Path
     missing: Missing
     tables: Mapping[Side, Sequence[str]] | None
     trainable: bool
@@ -252,8 +256,8 @@ class InitOptions:
         path = config["llm_embedding"]
         return cls(
             strategy=strategy,
-            scale=_scale(config["init_scale"]),
-            user=_choice(config, "init_user", ("mean", "none")),
+            scale=_scale(config["init_scale"], "raw" if strategy is None else strategy.default_scale),
+            user=_user(config),
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
             tables=_tables(config),
             trainable=_flag(config, "init_trainable", default=True),
@@ -350,11 +354,27 @@ def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -
     return value
 
 
-def _scale(value: Any) -> Scale:
-    if value is None or value == "raw":
-        return "raw"
-    if value == "model":
-        return "model"
+def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path:
+    choices = (*get_args(Aggregation), "none")
+    value = config["init_user"]
+    if isinstance(value, str) and value not in choices and not is_none(value):
+        path = Path(value).expanduser()
+        if path.exists():
+            return path
+        if path.suffix or len(path.parts) > 1:
+            raise LLMInitError(
+                f"init_user is {value}, and nothing is there (looked in {Path.cwd()}): expected {', '.join(choices)}, "
+                f"or the path of the users' own vectors"
+            )
+    found: Aggregation | Literal["none"] = _choice(config, "init_user", choices)
+    return found
+
+
+def _scale(value: Any, default: Scale) -> Scale:
+    if value is None:
+        return default
+    if value in ("raw", "model"):
+        return "raw" if value == "raw" else "model"
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
 from recbole_llminit.embeddings import AlignedEmbeddings
-from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategy import Drawn, Strategy, register_strategy
+from recbole_llminit.strategy import Drawn, Strategy, check_number, register_strategy
 
 
 @register_strategy("noise", "a control: normal random numbers, no vectors")
@@ -34,11 +31,8 @@ class Noise(Strategy):
     deviation: float = 0.05
 
     def __post_init__(self) -> None:
-        value = self.deviation
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not (math.isfinite(value) and value > 0):
-            raise LLMInitError(f"init_args deviation is {value!r}: expected a number above 0")
+        check_number("deviation", self.deviation, "above 0", lambda deviation: deviation > 0)
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Drawn:
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Drawn:
         """Return the distribution of ``size`` values; nothing is read."""
         return Drawn(size, self.deviation, seed)

@@ -86,7 +86,7 @@ class ItemEmbeddings:
         ]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def align(self, tokens: Sequence[str], dataset: str) -> AlignedEmbeddings:
+    def align(self, tokens: Sequence[str], dataset: str, kind: str = "item") -> AlignedEmbeddings:
         """Find the vector of each of a dataset's items by its token; order and position mean nothing.
 
         Parameters
@@ -95,6 +95,8 @@ class ItemEmbeddings:
             The dataset's item tokens by item id (RecBole's ``field2id_token``); the first is ``[PAD]``.
         dataset : str
             The dataset's name, for messages.
+        kind : str
+            What the tokens are of, for messages.
 
         Raises
         ------
@@ -106,21 +108,21 @@ class ItemEmbeddings:
         named = f"(dataset: {examples(list(items))}; file: {examples(list(index))})"
         warning = None
         if "0" not in items and items.str.fullmatch("[1-9][0-9]*").all() and _are_row_numbers(index):
-            keyed = f"{self.source} is keyed 0...{len(index) - 1}, the items of {dataset} begin at 1"
+            keyed = f"{self.source} is keyed 0...{len(index) - 1}, the {kind}s of {dataset} begin at 1"
             if max(items, key=lambda token: (len(token), token)) == str(len(index)):
                 raise LLMInitError(
-                    f"{keyed} and end at {len(index)} {named}: the file is off by one, write the item's own id beside "
-                    f"each vector"
+                    f"{keyed} and end at {len(index)} {named}: the file is off by one, write the {kind}'s own id "
+                    f"beside each vector"
                 )
-            warning = f"{keyed}: if the file is off by one, every item has another's vector; check its ids"
+            warning = f"{keyed}: if the file is off by one, every {kind} has another's vector; check its ids"
         rows = np.concatenate([[-1], index.get_indexer(items)]).astype(np.int64)
         if not (rows >= 0).any():
             cause = (
-                "the file seems keyed by row number, write the item's own id beside each vector"
+                f"the file seems keyed by row number, write the {kind}'s own id beside each vector"
                 if _are_row_numbers(index) or _are_row_numbers(index, first=1)
-                else "expected the dataset's item ids, check that the file belongs to it"
+                else f"expected the dataset's {kind} ids, check that the file belongs to it"
             )
-            raise LLMInitError(f"none of the {len(items):,} items of {dataset} is in {self.source} {named}: {cause}")
+            raise LLMInitError(f"none of the {len(items):,} {kind}s of {dataset} is in {self.source} {named}: {cause}")
         return AlignedEmbeddings(self, rows, tuple(str(token) for token in tokens), (warning,) if warning else ())
 
 

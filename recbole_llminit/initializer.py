@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,15 @@ from texttable import Texttable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recbole_llminit.aggregation import aggregate_users
+from recbole_llminit.aggregation import Aggregation, aggregate_users
 from recbole_llminit.embeddings import AlignedEmbeddings, examples, no_vectors
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import freeze_rows_
-from recbole_llminit.strategy import Drawn, Reduction, Strategy
+from recbole_llminit.strategy import Drawn, Reduction, Scale, Strategy
 from recbole_llminit.tables import EmbeddingTable, Side, find_embedding_tables, model_name
 from recbole_llminit.writing import write_text
 
-Scale = Literal["raw", "model"] | float
-UserStart = Literal["mean", "none"]
+UserStart = Aggregation | Literal["none"] | AlignedEmbeddings
 Missing = Literal["model", "mean", "error"]
 
 _LOW_COVERAGE = 0.5
@@ -97,8 +96,10 @@ class InitReport:
         The fitted map for each table width, in JSON types.
     scale : str
         ``init_scale``.
+    user : str
+        How users start: the aggregation, ``none``, or where their own vectors came from.
     items, items_with_vector, users, users_with_items : int
-        Coverage, without ``[PAD]``.
+        Coverage, without ``[PAD]``; where users start at vectors of their own, how many have one.
     tables : tuple of TableReport
         The tables written.
     left_alone : mapping of str to str
@@ -118,6 +119,7 @@ class InitReport:
     llm_dim: int
     reductions: Mapping[int, Mapping[str, Any]]
     scale: str
+    user: str
     items: int
     items_with_vector: int
     users: int
@@ -150,7 +152,7 @@ class InitReport:
 
     def __str__(self) -> str:
         """Draw the report as the table that stands in the log."""
-        users = f"{self.users_with_items:,} of {self.users:,} users"
+        users = f"{self.users_with_items:,} of {self.users:,} users" + f" ({self.user})" * (self.user != "mean")
         if not any(table.side == "user" for table in self.tables):
             users = "no user table written"
         rows = [
@@ -209,8 +211,10 @@ def initialize_embeddings_(
     scale : {"raw", "model"} or float
         The standard deviation of all values written to an item table: as the strategy made them, as the model's own
         initial values had it, or this number. User values are aggregated from the scaled ones, not scaled again.
-    user : {"mean", "none"}
-        Users start at the mean of their training items' values, or as the model made them.
+    user : {"mean", "degree", "idf", "none"} or AlignedEmbeddings
+        Users start at a sum of their training items' values (see `aggregate_users
+        <recbole_llminit.aggregation.aggregate_users>`), as the model made them, or at vectors of their own by user id,
+        which go through the items' reduction and scale.
     missing : {"model", "mean", "error"}
         Items without a vector keep the model's own row, start at the mean of all written rows, or are an error.
     trainable : bool
@@ -251,24 +255,30 @@ def initialize_embeddings_(
         )
     if strategy.needs_vectors:
         _refuse_narrow(found, embeddings, sizes or {})
+    if isinstance(user, AlignedEmbeddings):
+        _refuse_other_space(user, embeddings, strategy)
     _refuse_missing(embeddings, missing)
     if shuffle:
         embeddings = embeddings.shuffled(seed)
+    embeddings = strategy.prepare(embeddings, interactions)
     has_vector = embeddings.rows >= 0
-    popularity = np.asarray(interactions.sum(axis=0)).ravel().astype(np.int64)
 
     reductions: dict[int, Reduction | Drawn] = {}
-    has_user_value = interactions @ has_vector.astype(np.float32) > 0
+    has_user_value = (
+        user.rows >= 0 if isinstance(user, AlignedEmbeddings) else interactions @ has_vector.astype(np.float32) > 0
+    )
     writes: list[tuple[EmbeddingTable, npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
     for width in dict.fromkeys(table.width for table in found):
         of_width = [table for table in found if table.width == width]
-        reductions[width] = strategy.fit(embeddings, width, popularity=popularity, seed=seed)
+        reductions[width] = strategy.fit(embeddings, width, interactions=interactions, seed=seed)
         item_values = _reduce(embeddings, reductions[width], width)
-        if scale != "raw":
-            with np.errstate(over="ignore"):
-                item_values *= _factor(item_values, has_vector, scale, of_width)
-        if any(table.side == "user" for table in of_width):
-            user_values, _ = aggregate_users(item_values, has_vector, interactions)
+        factor = 1.0 if scale == "raw" else _factor(item_values, has_vector, scale, of_width)
+        _multiply_(item_values, factor)
+        if isinstance(user, AlignedEmbeddings):
+            user_values = _reduce(user, reductions[width], width)
+            _multiply_(user_values, factor)
+        elif any(table.side == "user" for table in of_width):
+            user_values, _ = aggregate_users(item_values, has_vector, interactions, cast("Aggregation", user))
         has_item_value = has_vector.copy()
         if missing == "mean":
             has_item_value[1:] = True
@@ -291,6 +301,7 @@ def initialize_embeddings_(
         llm_dim=read.width,
         reductions={width: reduction.to_dict() for width, reduction in reductions.items()},
         scale=str(scale),
+        user=user.embeddings.source if isinstance(user, AlignedEmbeddings) else user,
         items=n_items - 1,
         items_with_vector=len(embeddings.items),
         users=n_users - 1,
@@ -326,6 +337,19 @@ def _refuse_narrow(
             )
 
 
+def _refuse_other_space(user: AlignedEmbeddings, embeddings: AlignedEmbeddings, strategy: Strategy) -> None:
+    """Raise where the users' own vectors cannot go through the items' reduction."""
+    if not strategy.needs_vectors:
+        raise LLMInitError(
+            f"init_user is {user.embeddings.source}, and {strategy!r} reads no vectors: set init_user to mean or none"
+        )
+    if user.width != embeddings.width:
+        raise LLMInitError(
+            f"the users' vectors in {user.embeddings.source} have {user.width} dimensions, and the items' in "
+            f"{embeddings.embeddings.source} {embeddings.width}: expected both of the same encoder"
+        )
+
+
 def _refuse_missing(embeddings: AlignedEmbeddings, missing: Missing) -> None:
     """Raise for items without a vector where those are an error."""
     without = np.flatnonzero(embeddings.rows < 0)[1:]
@@ -347,6 +371,13 @@ def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction | Drawn, width: 
         for items, block in embeddings.blocks():
             values[items] = reduction(block)
     return values
+
+
+def _multiply_(values: npt.NDArray[np.float32], factor: float) -> None:
+    if factor != 1:
+        # A number too large for float32 is refused before anything is written.
+        with np.errstate(over="ignore", invalid="ignore"):
+            values *= factor
 
 
 def _factor(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from contextvars import ContextVar
 from logging import getLogger
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.config import KEYS, InitOptions, resolve_model_class
-from recbole_llminit.embeddings import no_vectors
+from recbole_llminit.embeddings import AlignedEmbeddings, no_vectors
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.freeze import freeze_again_, frozen_rows
 from recbole_llminit.initializer import InitReport, initialize_embeddings_
+from recbole_llminit.tables import FoundTables, Side, find_embedding_tables
 
 # Not an argument of the constructor: a user's subclass has one of its own, with RecBole's two arguments.
 _writing: ContextVar[bool] = ContextVar("writing", default=True)
@@ -146,6 +148,19 @@ def training_interactions(dataset: Any, config: Any) -> csr_matrix:
     return matrix
 
 
+def find_tables(model: Any, config: Any, dataset: Any) -> FoundTables:
+    """Find the user and item tables of a configuration's built model, as an initialisation would.
+
+    Raises
+    ------
+    LLMInitError
+        If there are none, or they cannot be told from others.
+    """
+    fields: dict[Side, str] = {"user": dataset.uid_field, "item": dataset.iid_field}
+    counts = dataset.num(dataset.uid_field), dataset.num(dataset.iid_field)
+    return find_embedding_tables(model, *counts, InitOptions.from_config(config).tables, fields)
+
+
 def model_sizes(config: Any) -> dict[str, int | list[int]]:
     """Return the keys of a configuration that RecBole does not know as its own, and that hold sizes."""
     own = {key for keys in config.parameters.values() for key in keys}
@@ -155,6 +170,11 @@ def model_sizes(config: Any) -> dict[str, int | list[int]]:
         for key, value in values.items()
         if type(value) is int or (isinstance(value, list) and value and all(type(size) is int for size in value))
     }
+
+
+def _align_users(path: Path, config: Any, dataset: Any) -> AlignedEmbeddings:
+    tokens = dataset.field2id_token[dataset.uid_field]
+    return read_embeddings(path, dataset.uid_field).align(tokens, config["dataset"], "user")
 
 
 def _new(model_class: type, made: bool) -> Any:
@@ -181,7 +201,7 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         options.strategy,
         seed=config["seed"],
         scale=options.scale,
-        user=options.user,
+        user=_align_users(options.user, config, dataset) if isinstance(options.user, Path) else options.user,
         missing=options.missing,
         trainable=options.trainable,
         shuffle=options.shuffle,

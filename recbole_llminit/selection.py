@@ -1,4 +1,4 @@
-"""Strategies that choose columns of the LLM vectors: the three of the LLMInit paper.
+"""Strategies that choose columns of the LLM vectors: the three of the LLMInit paper, and the first columns.
 
 Source: LLMInit (arXiv 2503.01814), LLMInit-Rand, -Uni and -Var. "The official release" is DavidZWZ/LLMInit at commit
 1241c3c; where it is not followed, the class says so.
@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
+from recbole_llminit.co_consumption import item_degrees
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategy import Columns, Strategy, register_strategy
+from recbole_llminit.strategy import Columns, Strategy, check_number, register_strategy
 
 
 def _columns(dimensions: npt.NDArray[np.int64]) -> Columns:
@@ -33,7 +35,7 @@ class Random(Strategy):
     more than once; here the dimensions are distinct.
     """
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Columns:
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
         """Draw ``size`` distinct columns from a generator of its own, seeded by ``seed``."""
         return _columns(np.random.default_rng(seed).choice(embeddings.width, size, replace=False))
 
@@ -49,7 +51,7 @@ class Uniform(Strategy):
     into the first columns, and this one does not.
     """
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Columns:
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
         """Take the columns ``floor(i * llm_dim / size)``."""
         return _columns(np.arange(size) * embeddings.width // size)
 
@@ -74,11 +76,9 @@ class Variance(Strategy):
     popular_ratio: float = 0.2
 
     def __post_init__(self) -> None:
-        ratio = self.popular_ratio
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-            raise LLMInitError(f"init_args popular_ratio is {ratio!r}: expected a number in (0, 1]")
+        check_number("popular_ratio", self.popular_ratio, "in (0, 1]", lambda ratio: 0 < ratio <= 1)
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int) -> Columns:
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
         """Rank the columns by their unbiased variance over the popular items, in float64.
 
         Raises
@@ -87,7 +87,8 @@ class Variance(Strategy):
             If fewer than two items are left to take a variance over.
         """
         count = int(self.popular_ratio * embeddings.n_items)
-        popular = embeddings.items[np.argsort(-popularity[embeddings.items], kind="stable")[:count]]
+        degrees = item_degrees(interactions)
+        popular = embeddings.items[np.argsort(-degrees[embeddings.items], kind="stable")[:count]]
         if len(popular) < 2:
             raise LLMInitError(
                 f"init_strategy 'var' has {len(popular)} items to take a variance over (popular_ratio "
@@ -96,6 +97,22 @@ class Variance(Strategy):
             )
         variance = _variance(block for _, block in embeddings.blocks(popular))
         return _columns(np.argsort(-variance, kind="stable")[:size])
+
+
+@register_strategy("prefix", "the first columns, each row brought to length 1")
+@dataclass(frozen=True)
+class Prefix(Strategy):
+    """Keep the first columns and bring each row to length 1.
+
+    Notes
+    -----
+    Source: Matryoshka Representation Learning (Kusupati et al., NeurIPS 2022), how the vectors of an encoder trained so
+    are shortened. Of any other encoder the first columns are as good as others.
+    """
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
+        """Take the columns ``0 ... size - 1``."""
+        return Columns(tuple(range(size)), unit=True)
 
 
 def _variance(blocks: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:

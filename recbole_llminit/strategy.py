@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
 
+Scale = Literal["raw", "model"] | float
 StrategyType = TypeVar("StrategyType", bound="type[Strategy]")
 
 
@@ -25,28 +28,64 @@ class Reduction(Protocol):
         """Reduce vectors of shape ``[k, llm_dim]`` to values of shape ``[k, d]``."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Describe the map in JSON types, so that it can be saved and applied again."""
+        """Describe the map in JSON types."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A reduction that keeps some columns of the vectors, unchanged.
+    """A reduction that keeps some columns of the vectors.
 
     Parameters
     ----------
     dimensions : tuple of int
         The columns kept, ascending.
+    unit : bool
+        Whether what is kept of a vector is brought to length 1; zeros stay zeros.
     """
 
     dimensions: tuple[int, ...]
+    unit: bool = False
 
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return ``block[:, dimensions]`` as float32, shape ``[k, d]``."""
-        return np.take(block, self.dimensions, axis=1).astype(np.float32, copy=False)
+        values: npt.NDArray[np.float32] = np.take(block, self.dimensions, axis=1).astype(np.float32, copy=False)
+        if self.unit:
+            lengths = np.linalg.norm(values, axis=1, keepdims=True)
+            values /= np.where(lengths > 0, lengths, 1)
+        return values
 
     def to_dict(self) -> dict[str, Any]:
         """Return the kept columns in JSON types."""
-        return {"kind": "columns", "dimensions": list(self.dimensions)}
+        return {"kind": "columns", "dimensions": list(self.dimensions), "unit": self.unit}
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A reduction that mixes the columns of the vectors: ``(block - offset) @ matrix``.
+
+    Parameters
+    ----------
+    offset : ndarray of float64, shape [llm_dim]
+        What is subtracted from each vector.
+    matrix : ndarray of float64, shape [llm_dim, d]
+        What each column becomes.
+    """
+
+    offset: npt.NDArray[np.float64]
+    matrix: npt.NDArray[np.float64]
+
+    def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the values of vectors, shape ``[k, d]``."""
+        return ((block.astype(np.float64) - self.offset) @ self.matrix).astype(np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the map's shape and the lengths of offset and columns; a matrix is too long to print."""
+        return {
+            "kind": "affine",
+            "llm_dim": len(self.offset),
+            "offset_length": float(np.linalg.norm(self.offset)),
+            "column_lengths": np.linalg.norm(self.matrix, axis=0).tolist(),
+        }
 
 
 @dataclass(frozen=True)
@@ -89,13 +128,20 @@ class Strategy(ABC):
     ----------
     needs_vectors : bool
         False for a control, which reads none: then there need not be any.
+    default_scale : "raw", "model" or float
+        ``init_scale`` where none is given.
     """
 
     needs_vectors: ClassVar[bool] = True
+    default_scale: ClassVar[Scale] = "raw"
+
+    def prepare(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> AlignedEmbeddings:
+        """Return the vectors that `fit` and the reduction read, made from those of the store and the training data."""
+        return embeddings
 
     @abstractmethod
     def fit(
-        self, embeddings: AlignedEmbeddings, size: int, *, popularity: npt.NDArray[np.int64], seed: int
+        self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int
     ) -> Reduction | Drawn:
         """Fit the reduction to ``size`` columns on the items that have a vector.
 
@@ -105,8 +151,8 @@ class Strategy(ABC):
             The vectors, read in blocks.
         size : int
             The width ``d`` of the table to fill, at most ``embeddings.width``.
-        popularity : ndarray of int, shape [n_items]
-            Training degree of each item.
+        interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
+            The training interactions.
         seed : int
             Seed of the strategy's own generator.
         """
@@ -164,6 +210,13 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
             has = f"it takes {', '.join(known)}" if known else "it takes none"
             raise LLMInitError(f"init_args {key!r} is unknown to init_strategy {name!r}{suggest(key, known)} ({has})")
     return cls(**(arguments or {}))
+
+
+def check_number(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:
+    """Raise for a value of ``init_args`` that is not a finite number of which ``expected`` holds."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not holds(value):
+        raise LLMInitError(f"init_args {name} is {value!r}: expected a number {expected}")
 
 
 def suggest(word: object, known: Iterable[str], cutoff: float = 0.5) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import recbole_llminit.config  # noqa: F401  registers the strategies in their order
 from recbole_llminit import compat
 from recbole_llminit.embeddings import ItemEmbeddings
 from recbole_llminit.store import append_shard, hash_text

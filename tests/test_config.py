@@ -160,10 +160,13 @@ def test_a_stock_configuration_is_read_as_well():
 
 def test_unknown_strategy():
     refused(
-        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, noise\)",
+        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, pca, whiten, cca, rp, noise\)",
         init_strategy="varience",
     )
-    refused("init_strategy is True: expected none or one of rand, uni, var, noise", init_strategy=True)
+    refused(
+        "init_strategy is True: expected none or one of rand, uni, var, prefix, pca, whiten, cca, rp, noise",
+        init_strategy=True,
+    )
 
 
 @pytest.mark.parametrize("key", ["init_stategy", "init-strategy", "INIT_STRATEGY", "init_strategies"])
@@ -188,7 +191,7 @@ def test_values_that_are_refused():
     refused("init_scale is -1", init_scale=-1)
     refused("init_scale is nan", init_scale=float("nan"))
     refused("init_scale is True", init_scale=True)
-    refused(r"init_user 'means' is unknown: did you mean 'mean'\? \(mean, none\)", init_user="means")
+    refused(r"init_user 'means' is unknown: did you mean 'mean'\? \(mean, degree, idf, none\)", init_user="means")
     refused(r"init_missing 'keep' is unknown \(model, mean, error\)", init_missing="keep")
     refused(r"init_args is \[1\]: expected a mapping", init_strategy="var", init_args=[1])
     refused("init_args is '{a', which is not YAML", init_strategy="var", init_args="{a")

@@ -6,6 +6,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import nn
 
+from recbole_llminit.control import Noise
 from recbole_llminit.embeddings import ItemEmbeddings
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import initialize_embeddings_
@@ -87,6 +88,38 @@ def test_users_left_as_they_are(vectors):
     assert [table.name for table in report.tables] == ["items.weight"]
     assert report.left_alone == {"users.weight": "init_user is none"}
     assert "3 of 3 items, no user table written" in str(report)
+
+
+def test_users_at_vectors_of_their_own(embed, vectors):
+    # The second of two users has a vector; both reductions are uni's columns 0 and 2, scaled alike.
+    users = embed(None, [4, 0, 8, 0], tokens=["u1", "u2"])
+    net, plain = Net(), Net()
+    report = start(net, vectors, user=users, scale=0.5)
+    start(plain, vectors, scale=0.5)
+    factor = plain.items.weight[1, 0].item()
+    assert torch.equal(net.items.weight, plain.items.weight)
+    assert net.users.weight.tolist()[:2] == [[-1, -1], [-2, -2]]
+    assert net.users.weight[2].tolist() == pytest.approx([4 * factor, 8 * factor])
+    assert (report.users_with_items, report.user) == (1, "vectors")
+    assert "1 of 2 users (vectors)" in str(report)
+
+
+def test_users_of_another_space_are_refused(embed, vectors):
+    users = embed([1, 2, 3], [4, 5, 6], tokens=["u1", "u2"])
+    with pytest.raises(
+        LLMInitError, match="the users' vectors in vectors have 3 dimensions, and the items' in vectors 4"
+    ):
+        start(Net(), vectors, user=users)
+    with pytest.raises(LLMInitError, match=r"init_user is vectors, and Noise\(deviation=0.05\) reads no vectors"):
+        start(Net(), vectors, Noise(), user=users)
+
+
+def test_users_by_degree(vectors):
+    net = Net()
+    report = start(net, vectors, user="degree")
+    # Items 1 and 2 have one user, who has two items.
+    assert net.users.weight[1].tolist() == pytest.approx([6 / 2**0.5, 10 / 2**0.5])
+    assert "1 of 2 users (degree)" in str(report)
 
 
 def test_nothing_to_write_is_refused(vectors):
@@ -189,7 +222,8 @@ def test_a_broken_vector_is_refused_before_anything_is_written(embed, strategy):
 
 
 @pytest.mark.parametrize("entry", list_strategies(), ids=lambda entry: entry.name)
-def test_random_states_are_untouched(vectors, entry):
+def test_random_states_are_untouched(embed, entry):
+    vectors = embed([1, 2, 3, 4], [5, 6, 7, 9], [9, 1, 2, 12])
     net = Net()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     start(net, vectors, entry.cls(**({"popular_ratio": 1.0} if entry.name == "var" else {})))
@@ -213,7 +247,7 @@ def test_report_prints_and_saves(vectors, tmp_path):
     report.save(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())
     assert saved == report.to_dict()
-    assert saved["reductions"]["2"] == {"kind": "columns", "dimensions": [0, 1]}
+    assert saved["reductions"]["2"] == {"kind": "columns", "dimensions": [0, 1], "unit": False}
     assert saved["tables"][0]["shape"] == [3, 2]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["report.json"]
 

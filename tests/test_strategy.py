@@ -13,11 +13,21 @@ def test_columns_keep_values_and_order():
     values = Columns((1, 3))(block)
     assert values.dtype == np.float32
     assert values.tolist() == [[2, 4], [6, 8]]
-    assert Columns((1, 3)).to_dict() == {"kind": "columns", "dimensions": [1, 3]}
+    assert Columns((1, 3)).to_dict() == {"kind": "columns", "dimensions": [1, 3], "unit": False}
 
 
 def test_registry_lists_the_papers_strategies_and_the_control():
-    assert [entry.name for entry in list_strategies()] == ["rand", "uni", "var", "noise"]
+    assert [entry.name for entry in list_strategies()] == [
+        "rand",
+        "uni",
+        "var",
+        "prefix",
+        "pca",
+        "whiten",
+        "cca",
+        "rp",
+        "noise",
+    ]
     assert all(entry.description for entry in list_strategies())
 
 
@@ -28,7 +38,8 @@ def test_get_strategy_takes_arguments_and_shows_them():
 
 def test_unknown_strategy_names_the_nearest():
     with pytest.raises(
-        LLMInitError, match=r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, noise\)"
+        LLMInitError,
+        match=r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, .*, noise\)",
     ):
         get_strategy("varience")
 
@@ -46,5 +57,5 @@ def test_a_name_is_registered_once():
         @register_strategy("var", "again")
         @dataclass(frozen=True)
         class Again(Strategy):
-            def fit(self, embeddings, size, *, popularity, seed):
+            def fit(self, embeddings, size, *, interactions, seed):
                 return Columns((0,))

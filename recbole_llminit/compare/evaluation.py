@@ -13,8 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from recbole_llminit.model import training_interactions
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.model import find_tables, training_interactions
 from recbole_llminit.quick_start import load_data_and_model
+from recbole_llminit.spectrum import Spectrum
 
 # After recbole_llminit.quick_start, which mends RecBole.
 from recbole.evaluator.base_metric import TopkMetric  # isort: skip
@@ -40,6 +42,8 @@ class UserEvaluation:
         The configuration in the checkpoint.
     parameters : int
         How many numbers the model trains.
+    spectra : mapping of str to Spectrum
+        Of the trained user and item tables without ``[PAD]``, by label; none where the model has no such tables.
     """
 
     users: pd.DataFrame
@@ -47,6 +51,7 @@ class UserEvaluation:
     result: Mapping[str, float]
     config: Any
     parameters: int
+    spectra: Mapping[str, Spectrum]
 
 
 def evaluate_users(checkpoint: str | Path) -> UserEvaluation:
@@ -92,7 +97,17 @@ def evaluate_users(checkpoint: str | Path) -> UserEvaluation:
         result={name: float(value) for name, value in result.items()},
         config=config,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        spectra=_spectra(config, model, dataset),
     )
+
+
+def _spectra(config: Any, model: Any, dataset: Any) -> dict[str, Spectrum]:
+    try:
+        tables = find_tables(model, config, dataset).tables
+    except LLMInitError:
+        # Closed form, or its tables are not to be told from others: it can be compared all the same.
+        return {}
+    return {table.label: Spectrum.of([table.values[1:].float().cpu().numpy()], table.width) for table in tables}
 
 
 def per_user_metrics(

@@ -224,7 +224,10 @@ class _Prepared:
             for key, value in config.final_config_dict.items()
             if key not in (*_NOT_OUTCOME, "seed") and not key.startswith(("llm_", "init_"))
         }
-        start = [] if options.strategy is None else [repr(options.strategy), options.scale, options.user,
+        user: str | Path = options.user
+        if isinstance(user, Path):
+            passed["init_user"], user = str(user.resolve()), read_embeddings(user, config["USER_ID_FIELD"]).fingerprint
+        start = [] if options.strategy is None else [repr(options.strategy), options.scale, user,
                  options.missing, options.tables, options.trainable, options.shuffle, vectors]  # fmt: skip
         name = "" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else settings.get("init_strategy", "")
         return _Checked(

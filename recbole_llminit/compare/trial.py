@@ -136,6 +136,7 @@ def _train_and_evaluate(trial: Trial, work: Path) -> tuple[dict[str, Any], UserE
         "initialization_seconds": None if report is None else report.seconds,
         "peak_memory_bytes": memory,
         "parameters": evaluation.parameters,
+        "singular_values": {label: spectrum.singular_values for label, spectrum in evaluation.spectra.items()},
         "curve": curve,
         "valid_metric": evaluation.config["valid_metric"].lower(),
         "valid_score_bigger": result["valid_score_bigger"],

@@ -1,0 +1,293 @@
+"""Strategies that mix the columns of the LLM vectors: principal components, whitening, canonical correlation, chance.
+
+All are affine maps ``(x - offset) @ matrix``, fitted block by block in float64; memory is that of the ``llm_dim x
+llm_dim`` covariance, however many items there are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from recbole_llminit.co_consumption import item_degrees, neighbour_means, smooth
+from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.strategy import Affine, Strategy, check_number, register_strategy
+
+# Directions whose deviation is less than 1e-5 of the largest one's are what rounding leaves of none.
+_SMALLEST_VARIANCE = 1e-10
+# Of the mean vector's squared length: what rounding leaves of equal vectors.
+_SMALLEST_DIFFERENCE = 1e-12
+
+_Vector = npt.NDArray[np.float64]
+_Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted mean and covariance of the vectors of all items.
+
+    Parameters
+    ----------
+    mean : ndarray of float64, shape [llm_dim]
+        The weighted mean.
+    covariance : ndarray of float64, shape [llm_dim, llm_dim]
+        The weighted mean of ``(x - mean) (x - mean)^T``, divided by the sum of the weights.
+    count : int
+        How many items have a weight.
+    """
+
+    mean: npt.NDArray[np.float64]
+    covariance: npt.NDArray[np.float64]
+    count: int
+
+    @classmethod
+    def of(cls, embeddings: AlignedEmbeddings, weights: npt.NDArray[np.float64]) -> Moments:
+        """Measure the vectors, block by block.
+
+        Parameters
+        ----------
+        embeddings : AlignedEmbeddings
+            The vectors.
+        weights : ndarray of float, shape [n_items]
+            The weight of each item.
+
+        Notes
+        -----
+        The blocks' moments are merged pairwise (Chan, Golub and LeVeque, 1983).
+        """
+        total, mean, scatter = 0.0, np.zeros(embeddings.width), np.zeros((embeddings.width, embeddings.width))
+        for ids, block in embeddings.blocks():
+            weight = weights[ids]
+            weighed = float(weight.sum())
+            if not weighed:
+                continue
+            rows = block.astype(np.float64)
+            block_mean = weight @ rows / weighed
+            rows -= block_mean
+            delta = block_mean - mean
+            scatter += (rows * weight[:, None]).T @ rows
+            scatter += np.outer(delta, delta) * (total * weighed / (total + weighed))
+            total += weighed
+            mean += delta * (weighed / total)
+        count = int((weights[embeddings.items] > 0).sum())
+        return cls(mean, scatter / total if total else scatter, count)
+
+
+@dataclass(frozen=True)
+class Projection(Strategy):
+    """What the strategies that mix columns have in common.
+
+    Parameters
+    ----------
+    smooth : float
+        Before the fit each vector is blended with the mean of those of co-consumed items (training interactions only);
+        this is the others' share, from 0 to 1. See `smooth <recbole_llminit.co_consumption.smooth>`.
+    popularity : float
+        In mean and covariance an item counts as its training degree to this power: 0 counts items alike, 1
+        interactions.
+    center : bool
+        Whether the mean vector is subtracted.
+    """
+
+    smooth: float = 0.0
+    popularity: float = 0.0
+    center: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("smooth", self.smooth, "from 0 to 1", lambda share: 0 <= share <= 1)
+        check_number("popularity", self.popularity, "of 0 or more", lambda power: power >= 0)
+        if not isinstance(self.center, bool):
+            raise LLMInitError(f"init_args center is {self.center!r}: expected True or False")
+
+    def prepare(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> AlignedEmbeddings:
+        """Smooth the vectors, if that is asked for."""
+        return smooth(embeddings, interactions, self.smooth) if self.smooth else embeddings
+
+    def _weights(self, interactions: csr_matrix) -> npt.NDArray[np.float64]:
+        return item_degrees(interactions).astype(np.float64) ** self.popularity
+
+    def _moments(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> Moments:
+        """Return the moments, about zero unless the vectors are centred; raise where there is nothing to project."""
+        moments = Moments.of(embeddings, self._weights(interactions))
+        if not moments.count:
+            raise LLMInitError(
+                f"init_args popularity is {self.popularity}, and no item with a vector has a training interaction: "
+                f"set it to 0"
+            )
+        mean, covariance = moments.mean, moments.covariance
+        if not self.center:
+            moments = Moments(np.zeros_like(mean), covariance + np.outer(mean, mean), moments.count)
+        if np.trace(moments.covariance) <= _SMALLEST_DIFFERENCE * (mean @ mean):
+            raise LLMInitError(
+                f"the vectors of {moments.count:,} items in {embeddings.embeddings.source} are all equal, and {self!r} "
+                f"reads how they differ: expected vectors of different items, check the file"
+            )
+        return moments
+
+    def _basis(self, embeddings: AlignedEmbeddings, moments: Moments, size: int) -> tuple[_Vector, _Matrix]:
+        """Return variances and directions of the principal components, the largest first, less those of no variance."""
+        variances, directions = np.linalg.eigh(moments.covariance)
+        variances, directions = variances[::-1], directions[:, ::-1]
+        rank = int((variances > _SMALLEST_VARIANCE * variances[0]).sum())
+        if size > rank:
+            raise LLMInitError(
+                f"{self!r} has {rank} directions to project on, and a table has {size} columns: the vectors of "
+                f"{moments.count:,} items in {embeddings.embeddings.source} vary in no more; set embedding_size <= "
+                f"{rank}, or take another strategy"
+            )
+        return variances[:rank], directions[:, :rank]
+
+
+def _signed(directions: _Matrix) -> _Matrix:
+    """Make the largest loading of each direction positive, as scikit-learn does."""
+    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
+    signed: _Matrix = directions * np.sign(largest)
+    return signed
+
+
+@register_strategy("pca", "the principal components")
+@dataclass(frozen=True)
+class PrincipalComponents(Projection):
+    """Project on the directions in which the vectors vary most.
+
+    Notes
+    -----
+    Source: Pearson (1901); for recommenders LLM2BERT4Rec (Harte et al., 2023) and RecXplore (arXiv 2509.14979).
+    Equal to scikit-learn's ``PCA`` (without ``center`` to ``TruncatedSVD``), with its rule for the signs.
+    """
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Affine:
+        """Fit the leading ``size`` components.
+
+        Raises
+        ------
+        LLMInitError
+            If the vectors vary in fewer than ``size`` directions.
+        """
+        moments = self._moments(embeddings, interactions)
+        _, directions = self._basis(embeddings, moments, size)
+        return Affine(moments.mean, _signed(directions[:, :size]))
+
+
+@register_strategy("whiten", "the principal components, brought to the same deviation")
+@dataclass(frozen=True)
+class Whitening(Projection):
+    """Project on the principal components and bring their deviations ``s`` to ``s ** exponent``.
+
+    Parameters
+    ----------
+    exponent : float
+        0 makes all components vary alike (whitened), 1 leaves them as they are (``pca``).
+
+    Notes
+    -----
+    Source: PCA whitening; for recommenders WhitenRec (arXiv 2402.10602) and AlphaFuse (2504.19218). With ``exponent`` 0
+    equal to scikit-learn's ``PCA(whiten=True)`` times ``sqrt(n / (n - 1))``.
+    """
+
+    exponent: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("exponent", self.exponent, "from 0 to 1", lambda power: 0 <= power <= 1)
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Affine:
+        """Fit the leading ``size`` components and their scales.
+
+        Raises
+        ------
+        LLMInitError
+            If the vectors vary in fewer than ``size`` directions.
+        """
+        moments = self._moments(embeddings, interactions)
+        variances, directions = self._basis(embeddings, moments, size)
+        scales = variances[:size] ** ((self.exponent - 1) / 2)
+        return Affine(moments.mean, _signed(directions[:, :size]) * scales)
+
+
+@register_strategy("cca", "the directions in which items consumed together agree most")
+@dataclass(frozen=True)
+class CanonicalCorrelation(Projection):
+    """Whiten the vectors and keep the directions in which they agree most with those of co-consumed items.
+
+    Parameters
+    ----------
+    shrinkage : float
+        From 0 to 1: how much of the covariance is replaced by a multiple of the identity of the same trace, before the
+        vectors are whitened by it. It keeps small directions from being magnified where items are few.
+
+    Notes
+    -----
+    Source: canonical correlation analysis (Hotelling, 1936) between an item's vector ``x`` and the mean ``m`` of those
+    of co-consumed items (`neighbour_means <recbole_llminit.co_consumption.neighbour_means>`): the leading solutions
+    ``w`` of ``M w = r C w``, with ``C`` the covariance of ``x`` and ``M`` the symmetrised one between ``x`` and ``m``.
+    The map is fitted on training interactions, and applies to items that have none.
+    """
+
+    shrinkage: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("shrinkage", self.shrinkage, "from 0 to 1", lambda share: 0 <= share <= 1)
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Affine:
+        """Fit the ``size`` directions of the largest agreement.
+
+        Raises
+        ------
+        LLMInitError
+            If the vectors vary in fewer than ``size`` directions, or no two items with a vector were consumed together.
+        """
+        moments = self._moments(embeddings, interactions)
+        variances, directions = self._basis(embeddings, moments, size)
+        mean_variance = np.trace(moments.covariance) / embeddings.width
+        whitening = directions / np.sqrt((1 - self.shrinkage) * variances + self.shrinkage * mean_variance)
+        agreement = whitening.T @ self._agreement(embeddings, moments.mean, interactions) @ whitening
+        _, rotation = np.linalg.eigh(agreement + agreement.T)
+        return Affine(moments.mean, _signed(whitening @ rotation[:, ::-1][:, :size]))
+
+    def _agreement(self, embeddings: AlignedEmbeddings, mean: _Vector, interactions: csr_matrix) -> _Matrix:
+        """Return the weighted sum of ``(x - mean) (m - mean)^T`` over the items that have a ``m``."""
+        weights = self._weights(interactions)
+        total, found = np.zeros((embeddings.width, embeddings.width)), False
+        for ids, vectors, means, has_mean in neighbour_means(embeddings, interactions):
+            rows = (vectors[has_mean] - mean) * weights[ids[has_mean], None]
+            total += rows.T @ (means[has_mean] - mean)
+            found = found or bool(has_mean.any())
+        if not found:
+            raise LLMInitError(
+                f"{self!r} reads which items were consumed together, and no user has two training items with a vector: "
+                f"take whiten"
+            )
+        return total
+
+
+@register_strategy("rp", "an orthogonal random projection")
+@dataclass(frozen=True)
+class RandomProjection(Projection):
+    """Project on random orthogonal directions, scaled so that lengths are kept in the mean.
+
+    Notes
+    -----
+    Source: Johnson and Lindenstrauss (1984). The directions are uniform over all (QR of a Gaussian matrix, with the
+    signs of Mezzadri, 2007), orthogonal, each of length ``sqrt(llm_dim / d)``.
+    """
+
+    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Affine:
+        """Draw ``size`` directions from a generator of its own, seeded by ``seed``.
+
+        Raises
+        ------
+        LLMInitError
+            If all vectors are equal, so that centred ones are zero.
+        """
+        moments = self._moments(embeddings, interactions)
+        gaussian = np.random.default_rng(seed).standard_normal((embeddings.width, size))
+        directions, triangle = np.linalg.qr(gaussian)
+        directions *= np.sign(np.diag(triangle)) * math.sqrt(embeddings.width / size)
+        return Affine(moments.mean, directions)
