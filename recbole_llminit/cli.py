@@ -58,6 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     supporting.add_argument("names", nargs="*", metavar="MODEL", help="only these")
     supporting.set_defaults(do=models)
+    inspecting = commands.add_parser(
+        "inspect",
+        help="look at a dataset's item vectors, or at a trained model's tables",
+        description="Measure the item vectors of a dataset and what a strategy (var unless --init_strategy is given) "
+        "makes of them, or the tables of a trained model: coverage, lengths, angles, spectrum, variance, and the "
+        "nearest neighbours of popular items. All other arguments are configuration keys, as --key=value.",
+        allow_abbrev=False,
+    )
+    inspecting.add_argument("-m", "--model", help="a RecBole model's name, for its split of the data (BPR)")
+    add_data_arguments(inspecting)
+    inspecting.add_argument("--checkpoint", help="a trained model's file; the other arguments are in it")
+    inspecting.add_argument("--png", metavar="FILE", help="draw spectra and variances into FILE")
+    inspecting.set_defaults(do=inspect)
     comparing = commands.add_parser(
         "compare",
         help="compare starts over models, datasets and seeds, with tests and controls",
@@ -140,6 +153,29 @@ def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
     # The first rank speaks for all.
     if ranks.rank == 0:
         sys.stdout.write(f"{report}\n")
+
+
+def inspect(options: argparse.Namespace, others: Sequence[str]) -> None:
+    """Measure vectors, or a checkpoint's tables; print them, and draw them if asked."""
+    sys.path.insert(0, "")
+    from recbole_llminit.config import Config
+    from recbole_llminit.inspection import inspect_checkpoint, inspect_vectors
+    from recbole_llminit.settings import read_settings
+
+    files = options.config_files.split()
+    if options.checkpoint:
+        if others or files or options.model or options.dataset:
+            raise LLMInitError("--checkpoint has its configuration in it: leave the other arguments out, but --png")
+        inspection = inspect_checkpoint(options.checkpoint)
+    else:
+        given = read_settings(files, others)
+        model = options.model or given.get("model", "BPR")
+        strategy = {} if "init_strategy" in given else {"init_strategy": "var"}
+        inspection = inspect_vectors(Config(model, options.dataset, files, strategy, others))
+    sys.stdout.write(f"{inspection}\n")
+    if options.png:
+        inspection.save_png(options.png)
+        sys.stdout.write(f"\n{options.png}\n")
 
 
 def compare(options: argparse.Namespace, others: Sequence[str]) -> int:

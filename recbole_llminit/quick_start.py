@@ -162,6 +162,14 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
     return config, model, dataset, train_data, valid_data, test_data
 
 
+def load_data(config: Config) -> tuple[Any, Any]:
+    """Load a configuration's dataset as a run would, and return it with its training split."""
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    train_data, _, _ = drop_while_preparing(config, dataset, data_preparation)
+    return dataset, train_data._dataset
+
+
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint of RecBole's trainer, with its configuration."""
     if not path.is_file():

@@ -71,7 +71,7 @@ def test_the_files_of_a_comparison(finished):
     assert not report.problems
     names = {path.name for path in folder.iterdir()} - {".lock"}
     assert names == {"plan.json", "trials", "report.md", "report.html", "report.csv", "trials.csv", "tests.csv",
-                     "tiny_convergence.png", "tiny_strata.png"}  # fmt: skip
+                     "tiny_convergence.png", "tiny_strata.png", "tiny_spectrum.png"}  # fmt: skip
     trials = list((folder / "trials").iterdir())
     assert sorted({"".join(re.findall(r"(\.users\.parquet|\.ranks\.parquet|\.json|\.log)$", path.name)) for path in trials}) == [
         ".json", ".log", ".ranks.parquet", ".users.parquet"
@@ -154,6 +154,16 @@ def test_strata_add_up(finished):
         assert mean == pytest.approx(report.runs.groupby(["model", "start"])["ndcg@5"].mean()[line], abs=1e-4)
 
 
+def test_the_spectra_of_trained_tables(finished, tiny_items):
+    folder, report = finished
+    spectra = report.spectra
+    # Two seeds, three starts, two tables; the baseline has none.
+    assert len(spectra) == 12 and set(spectra["model"]) == {"BPR"} and set(spectra["side"]) == {"user", "item"}
+    assert {len(values) for values in spectra["singular_values"]} == {16}
+    assert ((spectra["effective_rank"] > 1) & (spectra["effective_rank"] <= 16)).all()
+    assert "| BPR     | var     | item_embedding.weight |" in (folder / "report.md").read_text()
+
+
 def test_efficiency(finished):
     _, report = finished
     rows = report.efficiency.set_index(["model", "start"])
@@ -167,7 +177,7 @@ def test_efficiency(finished):
 
 def test_the_page_stands_alone(finished):
     page = (finished[0] / "report.html").read_text()
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     # XML namespaces are names, and nothing is fetched from them.
     addresses = set(re.findall(r"https?://[^\"'<> )]+", page))
     assert all(

@@ -33,6 +33,19 @@ def test_the_users_average_to_recboles_figures(model, batch, llm, tmp_path):
     assert means["recall@7"] > 0
 
 
+def test_spectra_are_those_of_the_trained_tables(llm, tmp_path):
+    _, checkpoint, found = evaluated("SASRec", {**llm, "epochs": 1, "train_neg_sample_args": None}, tmp_path)
+    model = load_data_and_model(checkpoint)[1]
+    (table,) = found.spectra
+    assert (table.label, table.side) == ("item_embedding.weight", "item")
+    expected = np.linalg.svd(model.item_embedding.weight[1:].detach().numpy(), compute_uv=False)
+    np.testing.assert_allclose(table.spectrum.singular_values, expected, rtol=1e-4)
+
+
+def test_what_has_no_table_has_no_spectrum(llm, tmp_path):
+    assert evaluated("EASE", {**llm, "init_strategy": "none"}, tmp_path)[2].spectra == []
+
+
 def test_ranks_and_counts_against_the_data(llm, tmp_path):
     settings = {
         **llm,

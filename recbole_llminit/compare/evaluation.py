@@ -17,10 +17,20 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import find_tables, training_interactions
 from recbole_llminit.quick_start import load_data_and_model
 from recbole_llminit.spectrum import Spectrum
+from recbole_llminit.tables import Side
 
 # After recbole_llminit.quick_start, which mends RecBole.
 from recbole.evaluator.base_metric import TopkMetric  # isort: skip
 from recbole.utils import get_trainer  # isort: skip
+
+
+@dataclass(frozen=True)
+class TableSpectrum:
+    """The spectrum of a trained table, without ``[PAD]``; ``side`` is ``user`` or ``item``."""
+
+    label: str
+    side: Side
+    spectrum: Spectrum
 
 
 @dataclass(frozen=True)
@@ -42,8 +52,8 @@ class UserEvaluation:
         The configuration in the checkpoint.
     parameters : int
         How many numbers the model trains.
-    spectra : mapping of str to Spectrum
-        Of the trained user and item tables without ``[PAD]``, by label; none where the model has no such tables.
+    spectra : sequence of TableSpectrum
+        Of the trained user and item tables; none where the model has no such tables.
     """
 
     users: pd.DataFrame
@@ -51,7 +61,7 @@ class UserEvaluation:
     result: Mapping[str, float]
     config: Any
     parameters: int
-    spectra: Mapping[str, Spectrum]
+    spectra: Sequence[TableSpectrum]
 
 
 def evaluate_users(checkpoint: str | Path) -> UserEvaluation:
@@ -101,13 +111,16 @@ def evaluate_users(checkpoint: str | Path) -> UserEvaluation:
     )
 
 
-def _spectra(config: Any, model: Any, dataset: Any) -> dict[str, Spectrum]:
+def _spectra(config: Any, model: Any, dataset: Any) -> list[TableSpectrum]:
     try:
         tables = find_tables(model, config, dataset).tables
     except LLMInitError:
         # Closed form, or its tables are not to be told from others: it can be compared all the same.
-        return {}
-    return {table.label: Spectrum.of([table.values[1:].float().cpu().numpy()], table.width) for table in tables}
+        return []
+    return [
+        TableSpectrum(table.label, table.side, Spectrum.of([table.values[1:].float().cpu().numpy()], table.width))
+        for table in tables
+    ]
 
 
 def per_user_metrics(

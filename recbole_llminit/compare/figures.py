@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from recbole_llminit.compare.report import FULL, Report
+from recbole_llminit.compare.report import FULL, LINE, Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = ("convergence", "strata", "cold start")
+KINDS = ("convergence", "strata", "spectrum", "cold start")
 # Readable on white and on black.
 _COLOURS_OF = {
     "llm": ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#0b84c6"),
@@ -37,7 +37,7 @@ class Style:
 
 
 def draw_figures(report: Report, ink: str = "black") -> dict[str, Figure]:
-    """Draw convergence, strata, and the cold-start curve where there is one, for each dataset.
+    """Draw convergence, strata, spectra, and the cold-start curve where there is one, for each dataset.
 
     Parameters
     ----------
@@ -61,13 +61,14 @@ def draw_figures(report: Report, ink: str = "black") -> dict[str, Figure]:
         for dataset in report.runs["dataset"].unique():
             figures[f"{dataset} convergence"] = _convergence(report, dataset, styles)
             figures[f"{dataset} strata"] = _strata(report, dataset, styles)
+            figures[f"{dataset} spectrum"] = _spectrum(report, dataset, styles)
             if set(report.runs.loc[report.runs["dataset"] == dataset, "drop"]) != {FULL}:
                 figures[f"{dataset} cold start"] = _cold_start(report, dataset, styles)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def kind_of(name: str) -> str:
-    """Return what a figure of this name shows: convergence, strata or cold start."""
+    """Return what a figure of this name shows, one of `KINDS`."""
     return next(kind for kind in KINDS if name.endswith(kind))
 
 
@@ -221,6 +222,26 @@ def _strata(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style
             panel.set_title(f"{model}: {side}s by training interactions")
         panels[0].set_ylabel(f"test {metric}")
     _legend(figure, [panel for panels in rows for panel in panels])
+    return figure
+
+
+def _spectrum(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style]) -> Figure | None:
+    """Draw the singular values of each start's first trained item table over the largest."""
+    spectra = report.spectra[(report.spectra["dataset"] == dataset) & (report.spectra["drop"] == FULL)]
+    spectra = spectra[spectra["side"] == "item"].drop_duplicates([*LINE, "seed"])
+    if spectra.empty:
+        return None
+    models = list(spectra["model"].unique())
+    figure, (panels,) = _panels(len(models), sharey=True)
+    for panel, model in zip(panels, models, strict=True):
+        for start, rows in spectra[spectra["model"] == model].groupby("start", sort=False):
+            style = _style(styles, model, start)
+            values = np.array([np.divide(row, row[0] or 1) for row in rows["singular_values"]]).mean(axis=0)
+            places = range(1, len(values) + 1)
+            panel.plot(places, values, color=style.colour, linestyle=style.dashes, label=start, linewidth=1.4)
+        panel.set(xlabel="direction", title=model, yscale="log")
+    panels[0].set_ylabel("singular value over the largest")
+    _legend(figure, panels)
     return figure
 
 

@@ -19,6 +19,8 @@ _CAPTIONS = {
     "its best; baselines, which are not trained in epochs, are levels.",
     "strata": "Test metric of users by their training interactions (above), and the share of test interactions that is "
     "found by their item's training interactions (below), means over the seeds.",
+    "spectrum": "Singular values of the trained item tables over the largest, mean over the seeds: where a curve falls "
+    "early, few dimensions are used.",
     "cold start": "Test metric by the share of the training interactions that was dropped at random; on the right each "
     "user keeps one. Mean over the seeds.",
 }
@@ -48,6 +50,7 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
         "tests": _tests(report),
         "strata": _strata(report),
         "efficiency": _efficiency(report),
+        "spectra": _spectra(report),
         "tuned": _tuned(report),
         "protocol": _protocol(report),
         "title": part_title,
@@ -155,6 +158,22 @@ def _efficiency(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
         return pd.DataFrame(rows)
 
     return _by_part(report.efficiency, shown)
+
+
+def _spectra(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
+    def shown(part: pd.DataFrame) -> pd.DataFrame:
+        lines = part.groupby(["model", "start", "table"], sort=False)
+        means = lines.agg(
+            dimensions=("singular_values", lambda values: len(values.iloc[0])),
+            rank=("effective_rank", "mean"),
+            abundance=("information_abundance", "mean"),
+        ).reset_index()
+        means["dimensions"] = means["dimensions"].astype(str)
+        for column in ("rank", "abundance"):
+            means[column] = [_number(value, 1) for value in means[column]]
+        return means.rename(columns={"rank": "effective rank", "abundance": "information abundance"})
+
+    return _by_part(report.spectra, shown)
 
 
 def _tuned(report: Report) -> dict[tuple[str, str], pd.DataFrame]:

@@ -20,6 +20,7 @@ from recbole_llminit.compare.statistics import holm, paired_test, user_differenc
 from recbole_llminit.compare.strata import item_strata, user_strata
 from recbole_llminit.compare.trial import TrialResult, read_trial
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.spectrum import Spectrum
 
 LEVEL = 0.05
 LINE = ["dataset", "drop", "model", "start"]
@@ -126,6 +127,9 @@ class Report:
         A row for each line: parameters, times, memory; medians over the seeds.
     curves : DataFrame
         A row for each line, seed and validation.
+    spectra : DataFrame
+        A row for each line, seed and trained table that starts from vectors in an LLM start: its singular values,
+        effective rank and information abundance (see `Spectrum <recbole_llminit.spectrum.Spectrum>`).
     protocol : DataFrame
         A row for each dataset and ``drop``: counts, means over the seeds, and the settings that its models share.
     environment : tuple of str
@@ -145,6 +149,7 @@ class Report:
     strata: pd.DataFrame
     efficiency: pd.DataFrame
     curves: pd.DataFrame
+    spectra: pd.DataFrame
     protocol: pd.DataFrame
     environment: tuple[str, ...]
     problems: tuple[str, ...]
@@ -241,6 +246,7 @@ class Report:
             strata=_strata(chosen, options, metrics),
             efficiency=_efficiency(chosen),
             curves=_curves(chosen),
+            spectra=_spectra(chosen),
             protocol=_protocol(chosen),
             environment=tuple(
                 dict.fromkeys(line for result in results.values() for line in _environment(result.content))
@@ -293,7 +299,7 @@ class Report:
         """Return everything in JSON types."""
         frames = {
             name: json.loads(getattr(self, name).to_json(orient="records"))
-            for name in ("runs", "tests", "strata", "efficiency")
+            for name in ("runs", "tests", "strata", "efficiency", "spectra")
         }
         content = {"options": self.options, "metrics": self.metrics, "references": self.references, **frames}
         found: dict[str, Any] = json.loads(json.dumps({**content, "problems": self.problems}))
@@ -591,6 +597,28 @@ def _curves(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.D
         ],
         columns=[*LINE, "seed", "epoch", "score", "seconds"],
     )
+
+
+def _spectra(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.DataFrame:
+    rows = []
+    for line, results in chosen.items():
+        for seed, result in results.items():
+            # Trials of the version before have none.
+            for table in result.content.get("spectra", ()):
+                spectrum = Spectrum(tuple(table["spectrum"]["singular_values"]))
+                rows.append(
+                    {
+                        **dict(zip(LINE, line, strict=True)),
+                        "seed": seed,
+                        "table": table["label"],
+                        "side": table["side"],
+                        "effective_rank": spectrum.effective_rank,
+                        "information_abundance": spectrum.information_abundance,
+                        "singular_values": list(spectrum.singular_values),
+                    }
+                )
+    columns = [*LINE, "seed", "table", "side", "effective_rank", "information_abundance", "singular_values"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _protocol(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,7 @@ def _train_and_evaluate(trial: Trial, work: Path) -> tuple[dict[str, Any], UserE
         "initialization_seconds": None if report is None else report.seconds,
         "peak_memory_bytes": memory,
         "parameters": evaluation.parameters,
-        "singular_values": {label: spectrum.singular_values for label, spectrum in evaluation.spectra.items()},
+        "spectra": [asdict(spectrum) for spectrum in evaluation.spectra],
         "curve": curve,
         "valid_metric": evaluation.config["valid_metric"].lower(),
         "valid_score_bigger": result["valid_score_bigger"],
