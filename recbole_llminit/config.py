@@ -21,7 +21,7 @@ from recbole_llminit.encoding import encode_items
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing
 from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key
-from recbole_llminit.strategy import Scale, Strategy, get_strategy, list_strategies, nearest, suggest
+from recbole_llminit.strategy import Scale, Strategy, get_strategy, nearest, strategy_names, suggest
 from recbole_llminit.support import list_models
 from recbole_llminit.tables import Side
 
@@ -239,7 +239,7 @@ class InitOptions:
         strategy = None
         if not is_none(name):
             if not isinstance(name, str):
-                names = ", ".join(entry.name for entry in list_strategies())
+                names = ", ".join(strategy_names())
                 raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {names}")
             strategy = get_strategy(name, _mapping(config, "init_args"))
             # NCEPLRec solves an SVD, but says it is of the general type.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from scipy.sparse import csr_matrix
 from recbole_llminit.co_consumption import item_degrees, neighbour_means, smooth
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategy import Affine, Strategy, check_number, register_strategy
+from recbole_llminit.strategy import Affine, Scale, Strategy, check_number, register_strategy
 
 # Directions whose deviation is less than 1e-5 of the largest one's are what rounding leaves of none.
 _SMALLEST_VARIANCE = 1e-10
@@ -94,6 +95,8 @@ class Projection(Strategy):
         Whether the mean vector is subtracted.
     """
 
+    # Measured: results/strategies.md.
+    default_scale: ClassVar[Scale] = 0.05
     smooth: float = 0.0
     popularity: float = 0.0
     center: bool = True
@@ -210,7 +213,7 @@ class Whitening(Projection):
         return Affine(moments.mean, _signed(directions[:, :size]) * scales)
 
 
-@register_strategy("cca", "the directions in which items consumed together agree most")
+@register_strategy("cca", "the directions in which items consumed together agree most", alias="auto")
 @dataclass(frozen=True)
 class CanonicalCorrelation(Projection):
     """Whiten the vectors and keep the directions in which they agree most with those of co-consumed items.
@@ -229,7 +232,9 @@ class CanonicalCorrelation(Projection):
     The map is fitted on training interactions, and applies to items that have none.
     """
 
-    shrinkage: float = 0.0
+    # Measured: results/strategies.md.
+    popularity: float = 1.0
+    shrinkage: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

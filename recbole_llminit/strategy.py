@@ -168,10 +168,13 @@ class RegisteredStrategy:
 
 
 _registry: dict[str, RegisteredStrategy] = {}
+_aliases: dict[str, str] = {}
 
 
-def register_strategy(name: str, description: str) -> Callable[[StrategyType], StrategyType]:
-    """Register a `Strategy` class under the name used in ``init_strategy``.
+def register_strategy(
+    name: str, description: str, *, alias: str | None = None
+) -> Callable[[StrategyType], StrategyType]:
+    """Register a `Strategy` class under the name used in ``init_strategy``, and another for the same.
 
     Raises
     ------
@@ -183,6 +186,8 @@ def register_strategy(name: str, description: str) -> Callable[[StrategyType], S
         if name in _registry:
             raise ValueError(f"strategy {name!r} is already registered by {_registry[name].cls.__name__}")
         _registry[name] = RegisteredStrategy(name, cls, description)
+        if alias is not None:
+            _aliases[alias] = name
         return cls
 
     return decorator
@@ -193,17 +198,23 @@ def list_strategies() -> list[RegisteredStrategy]:
     return list(_registry.values())
 
 
+def strategy_names() -> list[str]:
+    """Return what ``init_strategy`` can be beside none: the registered names, and the aliases after them."""
+    return [*_registry, *_aliases]
+
+
 def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strategy:
-    """Make the strategy registered under ``name`` with its ``init_args``.
+    """Make the strategy registered under ``name``, or the one it is an alias of, with its ``init_args``.
 
     Raises
     ------
     LLMInitError
         If no strategy has that name, or it has no such argument, or an argument's value is refused.
     """
-    if name not in _registry:
-        raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, _registry)} ({', '.join(_registry)})")
-    cls = _registry[name].cls
+    names = strategy_names()
+    if name not in names:
+        raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, names)} ({', '.join(names)})")
+    cls = _registry[_aliases.get(name, name)].cls
     known = [field.name for field in dataclasses.fields(cls)]
     for key in arguments or {}:
         if key not in known:

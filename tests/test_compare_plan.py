@@ -1,5 +1,6 @@
 """What a comparison is made of, and what is refused before the first trial."""
 
+import numpy as np
 import pytest
 import yaml
 
@@ -302,3 +303,16 @@ def test_a_start_knows_its_role():
     assert Start("x", {"init_strategy": "uni", "init_shuffle": "True"}).role == "control"
     assert Start("x", {"init_strategy": "noise"}).role == "control"
     assert Start("x", {"init_strategy": "uni", "init_shuffle": False}).role == "llm"
+
+
+def test_users_vectors_are_part_of_a_trials_name(settings, tmp_path):
+    def trial(values):
+        np.save(tmp_path / "users.npy", np.full((2, 80), values, dtype=np.float32))
+        (tmp_path / "users.txt").write_text("u1\nu2")
+        starts = {"var": {"init_user": "users.npy"}}
+        plan = make_plan(CompareOptions.from_settings({**settings, "strategies": starts, "controls": "none"}))
+        return next(trial for trial in plan.trials.values() if "var" in trial.name)
+
+    first, second = trial(1), trial(2)
+    assert first.settings["init_user"] == str(tmp_path / "users.npy")
+    assert first.name != second.name and trial(1).name == first.name

@@ -160,7 +160,7 @@ def test_a_stock_configuration_is_read_as_well():
 
 def test_unknown_strategy():
     refused(
-        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, pca, whiten, cca, rp, noise\)",
+        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, pca, whiten, cca, rp, noise, auto\)",
         init_strategy="varience",
     )
     refused(
@@ -347,3 +347,20 @@ def test_what_recbole_refuses_is_an_error_of_one_line():
         LLMInitError, match="RecBole refuses the configuration: train_neg_sample_args .* should be None"
     ):
         Config("SASRec", "ml-100k")
+
+
+def test_the_scale_where_none_is_given_is_the_strategys():
+    assert [options(init_strategy=name).scale for name in ("var", "prefix", "noise")] == ["raw"] * 3
+    assert [options(init_strategy=name).scale for name in ("pca", "whiten", "cca", "rp", "auto")] == [0.05] * 5
+    assert options(init_strategy="whiten", init_scale="raw").scale == "raw"
+    assert options(init_strategy="whiten", init_scale=0.2).scale == 0.2
+
+
+def test_users_start_at_an_aggregation_or_at_a_file(tmp_path):
+    (tmp_path / "users.npy").touch()
+    assert options(init_strategy="var").user == "mean"
+    assert options(init_strategy="var", init_user="degree").user == "degree"
+    assert options(init_strategy="var", init_user=str(tmp_path / "users.npy")).user == tmp_path / "users.npy"
+    refused("init_user is users/own.npy, and nothing is there .*expected mean, degree, idf, none, or the path of the users' "
+            "own vectors", init_strategy="var", init_user="users/own.npy")  # fmt: skip
+    refused("init_user 'degre' is unknown: did you mean 'degree'", init_strategy="var", init_user="degre")

@@ -243,3 +243,32 @@ def test_only_training_interactions_count(model, tiny):
     for row, column in zip(*matrix.nonzero(), strict=True):
         found[users[row]].add(items[column])
     assert found == {user: {item for _, item, _ in rows} for user, rows in expected.items()}
+
+
+def test_users_start_at_vectors_of_their_own(llm, tmp_path):
+    """A file keyed by user token, in another order than the dataset's; one user has none."""
+    config, train_data = prepare("BPR", llm)
+    dataset = train_data._dataset
+    tokens = dataset.field2id_token["user_id"][1:]
+    vectors = np.random.default_rng(3).normal(size=(len(tokens), 80)).astype(np.float32)
+    np.save(tmp_path / "users.npy", vectors[:0:-1])
+    (tmp_path / "users.txt").write_text("\n".join(tokens[:0:-1]))
+    stock = build(get_model("BPR"), config, train_data)[0]
+    config["init_user"] = str(tmp_path / "users.npy")
+    ours = build(get_model("BPR"), config, train_data)[0]
+    columns = list(ours.init_report.reductions[16]["dimensions"])
+    np.testing.assert_allclose(ours.user_embedding.weight[2:].detach(), vectors[1:, columns], rtol=1e-6)
+    assert torch.equal(ours.item_embedding.weight, stock.item_embedding.weight)
+    assert ours.init_report.users_with_items == len(tokens) - 1
+    assert "users.npy)" in str(ours.init_report)
+
+
+def test_a_users_file_of_other_users_is_refused(llm, tmp_path):
+    config, train_data = prepare("BPR", llm)
+    np.save(tmp_path / "users.npy", np.ones((3, 80), dtype=np.float32))
+    (tmp_path / "users.txt").write_text("x\ny\nz")
+    config["init_user"] = str(tmp_path / "users.npy")
+    with pytest.raises(
+        LLMInitError, match=r"none of the .* users of tiny is in .*users.npy .*expected the dataset's user ids"
+    ):
+        build(get_model("BPR"), config, train_data)

@@ -13,7 +13,7 @@ import yaml
 from recbole_llminit.cold_start import Drop
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.settings import is_none, read_settings
-from recbole_llminit.strategy import get_strategy, list_strategies, nearest
+from recbole_llminit.strategy import get_strategy, nearest, strategy_names
 
 Role = Literal["stock", "llm", "control", "baseline"]
 
@@ -251,7 +251,7 @@ def _starts(value: Any) -> tuple[Start, ...]:
 def _start(label: str, keys: dict[str, Any]) -> Start:
     """Read one start; its name stands for the strategy where none is given."""
     if "init_strategy" not in keys:
-        known = [strategy.name for strategy in list_strategies()]
+        known = strategy_names()
         if keys and label not in (*known, "none"):
             raise LLMInitError(f"the start {label!r} has no init_strategy: expected none or one of {', '.join(known)}")
         keys = {"init_strategy": label, **keys}
