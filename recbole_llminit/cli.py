@@ -159,9 +159,11 @@ def inspect(options: argparse.Namespace, others: Sequence[str]) -> None:
     """Measure vectors, or a checkpoint's tables; print them, and draw them if asked."""
     sys.path.insert(0, "")
     from recbole_llminit.config import Config
-    from recbole_llminit.inspection import inspect_checkpoint, inspect_vectors
+    from recbole_llminit.inspection import check_png, inspect_checkpoint, inspect_vectors
     from recbole_llminit.settings import read_settings
 
+    if options.png:
+        check_png(options.png)
     files = options.config_files.split()
     if options.checkpoint:
         if others or files or options.model or options.dataset:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,58 +13,95 @@ from scipy.sparse import csr_matrix, diags
 from recbole_llminit.embeddings import AlignedEmbeddings, ItemEmbeddings
 from recbole_llminit.errors import LLMInitError
 
+# What a slab of columns and its sums over users may take together, in numbers of four bytes: 256 MB.
+_SLAB_NUMBERS = 1 << 26
+
 
 def item_degrees(interactions: csr_matrix) -> npt.NDArray[np.float32]:
     """Return the training degree of each item, shape ``[n_items]``, from interactions ``[n_users, n_items]``."""
     return np.asarray(interactions.sum(axis=0)).ravel()
 
 
-def neighbour_means(
-    embeddings: AlignedEmbeddings, interactions: csr_matrix
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
-    """Yield the items' vectors beside the mean of those of co-consumed items.
+@dataclass(frozen=True)
+class Slab:
+    """Some columns of all items' vectors, beside the means of those of co-consumed items.
 
-    The mean of item ``i`` is over its training users, of the mean over their other training items with a vector: where
-    a walk from the item to a user of it and on to another item of theirs ends.
+    Parameters
+    ----------
+    columns : slice
+        Which columns.
+    values, means : ndarray of float32, shape [n_items, n_columns]
+        By item id; zero for an item without a vector, or without a mean.
+    """
+
+    columns: slice
+    values: npt.NDArray[np.float32]
+    means: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CoConsumption:
+    """The walk from an item to one of its training users, and on to another of the user's training items.
 
     Parameters
     ----------
     embeddings : AlignedEmbeddings
-        The vectors.
+        The vectors; items without one are not walked over.
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
         The training interactions.
 
-    Yields
-    ------
-    items : ndarray of int, shape [k]
-        Item ids, in the order of the store.
-    vectors : ndarray, shape [k, llm_dim]
-        Their vectors.
-    means : ndarray of float32, shape [k, llm_dim]
-        The means; zero where there is none.
-    has_mean : ndarray of bool, shape [k]
-        Whether a user of the item has another item with a vector.
+    Attributes
+    ----------
+    has_mean : ndarray of bool, shape [n_items]
+        Whether a user of the item has another item.
 
     Notes
     -----
-    Neither the graph of items nor the means are held whole: those of a block are made from blocks.
+    A user weighs alike whether they have two items or a thousand; counting pairs would let the thousand outweigh all.
     """
-    by_user = (interactions @ diags((embeddings.rows >= 0).astype(np.float32))).tocsr()
-    by_user.eliminate_zeros()
-    by_item = by_user.T.tocsr()
-    lengths = np.diff(by_user.indptr)
-    others = (diags(np.where(lengths > 1, 1 / np.maximum(lengths - 1, 1), 0).astype(np.float32)) @ by_user).tocsr()
-    others.eliminate_zeros()
-    for items, vectors in embeddings.blocks():
-        weights = by_item[items] @ others
-        weights.data *= weights.indices != np.repeat(items, np.diff(weights.indptr))
-        weights.eliminate_zeros()
-        means = np.zeros(vectors.shape, dtype=np.float32)
-        for other_items, other_vectors in embeddings.blocks(np.unique(weights.indices)):
-            means += weights[:, other_items] @ other_vectors.astype(np.float32, copy=False)
-        total = np.asarray(weights.sum(axis=1)).ravel()
-        means /= np.where(total > 0, total, 1)[:, None]
-        yield items, vectors, means, total > 0
+
+    embeddings: AlignedEmbeddings
+    interactions: csr_matrix
+    has_mean: npt.NDArray[np.bool_] = field(init=False)
+    _histories: csr_matrix = field(init=False, repr=False)
+    _others: npt.NDArray[np.float32] = field(init=False, repr=False)
+    _users: npt.NDArray[np.float32] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        histories = (self.interactions @ diags((self.embeddings.rows >= 0).astype(np.float32))).tocsr()
+        histories.eliminate_zeros()
+        lengths = np.diff(histories.indptr)
+        users = histories.T @ (lengths > 1).astype(np.float32)
+        object.__setattr__(self, "_histories", histories)
+        object.__setattr__(self, "_others", np.where(lengths > 1, 1 / np.maximum(lengths - 1, 1), 0).astype(np.float32))
+        object.__setattr__(self, "_users", users)
+        object.__setattr__(self, "has_mean", users > 0)
+
+    def slabs(self) -> Iterator[Slab]:
+        """Yield all columns, so many at a time that memory does not grow with their number.
+
+        Notes
+        -----
+        The graph of items is not made: the mean is the users' sums, summed over the item's users, less the item's own
+        part. The cost is that of the interactions times the columns, however long the histories are.
+        """
+        n_users, n_items = self.interactions.shape
+        width = self.embeddings.width
+        step = max(1, min(width, _SLAB_NUMBERS // (n_users + 4 * n_items)))
+        own = (self._histories.T @ self._others)[:, None]
+        users = np.where(self.has_mean, self._users, 1)[:, None]
+        for first in range(0, width, step):
+            columns = slice(first, min(first + step, width))
+            values = np.zeros((n_items, columns.stop - first), dtype=np.float32)
+            for items, block in self.embeddings.blocks():
+                values[items] = block[:, columns]
+            sums = self._histories @ values
+            sums *= self._others[:, None]
+            means = self._histories.T @ sums
+            means -= own * values
+            means /= users
+            means[~self.has_mean] = 0
+            yield Slab(columns, values, means)
 
 
 def smooth(embeddings: AlignedEmbeddings, interactions: csr_matrix, share: float) -> AlignedEmbeddings:
@@ -76,7 +112,7 @@ def smooth(embeddings: AlignedEmbeddings, interactions: csr_matrix, share: float
     embeddings : AlignedEmbeddings
         The vectors.
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
-        The training interactions, which say what is consumed together; see `neighbour_means`.
+        The training interactions, which say what is consumed together; see `CoConsumption`.
     share : float
         How much of the value is the others', from 0 to 1. An item without others keeps its vector.
 
@@ -90,25 +126,26 @@ def smooth(embeddings: AlignedEmbeddings, interactions: csr_matrix, share: float
     LLMInitError
         If the temporary file cannot be written.
     """
-    rows = np.full_like(embeddings.rows, -1)
-    written: list[npt.NDArray[np.int64]] = []
+    items = embeddings.items
+    walk = CoConsumption(embeddings, interactions)
+    part = np.where(walk.has_mean, np.float32(share), np.float32(0))[items, None]
     try:
         with tempfile.TemporaryFile() as file:
-            for items, vectors, means, has_mean in neighbour_means(embeddings, interactions):
-                blended = vectors.astype(np.float32)
-                blended[has_mean] += np.float32(share) * (means - blended)[has_mean]
-                blended.tofile(file)
-                written.append(items)
-            order = np.concatenate(written)
-            mapped = np.memmap(file, dtype=np.float32, mode="r", shape=(len(order), embeddings.width))
+            for slab in walk.slabs():
+                own = slab.values[items]
+                # Column after column, as the slabs come.
+                (own + part * (slab.means[items] - own)).T.tofile(file)
+            shape = (len(items), embeddings.width)
+            mapped = np.memmap(file, dtype=np.float32, mode="r", shape=shape, order="F")
     except OSError as error:
-        size = len(embeddings.items) * embeddings.width * 4 / 1e6
+        size = len(items) * embeddings.width * 4 / 1e6
         raise LLMInitError(
             f"the smoothed vectors ({size:,.0f} MB) cannot be written to {tempfile.gettempdir()} ({error}): make room "
             f"there, or set TMPDIR to another folder"
         ) from error
-    rows[order] = np.arange(len(order))
+    rows = np.full_like(embeddings.rows, -1)
+    rows[items] = np.arange(len(items))
     whole = embeddings.embeddings
-    tokens = np.asarray(embeddings.tokens, dtype=object)[order]
+    tokens = np.asarray(embeddings.tokens, dtype=object)[items]
     smoothed = ItemEmbeddings(tokens, (mapped,), whole.source, whole.fingerprint, whole.facts)
     return replace(embeddings, embeddings=smoothed, rows=rows)

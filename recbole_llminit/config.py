@@ -253,13 +253,19 @@ class InitOptions:
         shuffle = _flag(config, "init_shuffle", default=False)
         if shuffle and strategy is not None and not strategy.needs_vectors:
             raise LLMInitError(f"init_shuffle permutes the vectors, and init_strategy {name!r} reads none: remove it")
+        user = _user(config)
+        if isinstance(user, Path) and strategy is not None and not strategy.needs_vectors:
+            raise LLMInitError(
+                f"init_user is {user}, and init_strategy {name!r} reads no vectors: set init_user to "
+                f"{', '.join(get_args(Aggregation))} or none (in a comparison for that start)"
+            )
         path = config["llm_embedding"]
         return cls(
             strategy=strategy,
             scale=_scale(config["init_scale"], "raw" if strategy is None else strategy.default_scale),
-            user=_user(config),
+            user=user,
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
-            tables=_tables(config),
+            tables=read_tables(config),
             trainable=_flag(config, "init_trainable", default=True),
             shuffle=shuffle,
             embedding=None if is_none(path) else Path(str(path)).expanduser(),
@@ -357,7 +363,7 @@ def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -
 def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path:
     choices = (*get_args(Aggregation), "none")
     value = config["init_user"]
-    if isinstance(value, str) and value not in choices and not is_none(value):
+    if isinstance(value, (str, Path)) and value not in choices and not is_none(value):
         path = Path(value).expanduser()
         if path.exists():
             return path
@@ -394,7 +400,14 @@ def _flag(config: recbole.config.Config, key: str, *, default: bool) -> bool:
     return str(value).lower() == "true"
 
 
-def _tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:
+def read_tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:
+    """Read the key ``init_tables`` of any RecBole configuration.
+
+    Raises
+    ------
+    LLMInitError
+        If it is no mapping of user and item to names.
+    """
     value: dict[Any, Any] = _mapping(config, "init_tables")
     value = {side: [names] if isinstance(names, str) else names for side, names in value.items()}
     wrong = set(value) - {"user", "item"}

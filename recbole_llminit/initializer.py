@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -163,7 +163,9 @@ class InitReport:
         ]
         rows += [[table.label, str(table)] for table in self.tables]
         others = ["[PAD] rows"]
-        for side, lacking in (("item", "items without a vector"), ("user", "users without training items")):
+        of_their_own = self.user not in get_args(Aggregation)
+        users_lack = "users without a vector" if of_their_own else "users without training items"
+        for side, lacking in (("item", "items without a vector"), ("user", users_lack)):
             # Without [PAD].
             left = max((table.rows_left for table in self.tables if table.side == side), default=1) - 1
             others += [f"{left:,} {lacking}"] * bool(left)
@@ -311,7 +313,7 @@ def initialize_embeddings_(
             **{table.label: "init_user is none" for table in search.tables if table not in found},
             **search.left_alone,
         },
-        notes=embeddings.warnings,
+        notes=(*embeddings.warnings, *_user_warnings(user, embeddings)),
         seconds=time.perf_counter() - began,
     )
 
@@ -348,6 +350,25 @@ def _refuse_other_space(user: AlignedEmbeddings, embeddings: AlignedEmbeddings, 
             f"the users' vectors in {user.embeddings.source} have {user.width} dimensions, and the items' in "
             f"{embeddings.embeddings.source} {embeddings.width}: expected both of the same encoder"
         )
+
+
+def _user_warnings(user: UserStart, embeddings: AlignedEmbeddings) -> tuple[str, ...]:
+    """Return what looks wrong with the users' own vectors, if they have any."""
+    if not isinstance(user, AlignedEmbeddings):
+        return ()
+    warnings = list(user.warnings)
+    count = len(user.items)
+    if count < _LOW_COVERAGE * (user.n_items - 1):
+        warnings.append(
+            f"only {count:,} of {user.n_items - 1:,} users have a vector in {user.embeddings.source}: the others start "
+            f"from the model's own values; check that the file belongs to this dataset"
+        )
+    theirs, items = (vectors.embeddings.facts.get("model") for vectors in (user, embeddings))
+    if theirs and items and theirs != items:
+        warnings.append(
+            f"the users' vectors were made by {theirs}, and the items' by {items}: they are not in one space"
+        )
+    return tuple(warnings)
 
 
 def _refuse_missing(embeddings: AlignedEmbeddings, missing: Missing) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,10 @@ from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.embeddings import AlignedEmbeddings, ItemEmbeddings
 from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import read_embeddings
-from recbole_llminit.model import find_tables, training_interactions
+from recbole_llminit.model import build_model, find_tables, id_fields, read_vectors, training_interactions
+from recbole_llminit.projection import Moments
 from recbole_llminit.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
-from recbole_llminit.strategy import Columns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,19 +97,14 @@ class Measurement:
         chosen: tuple[int, ...] = (),
         neighbours: tuple[Neighbours, ...] = (),
     ) -> Measurement:
-        """Measure aligned vectors in one pass."""
-        lengths = np.zeros(embeddings.n_items)
-        total, directions = np.zeros(embeddings.width), np.zeros(embeddings.width)
-        gram = np.zeros((embeddings.width, embeddings.width))
+        """Measure aligned vectors, a block at a time."""
+        lengths, directions = np.zeros(embeddings.n_items), np.zeros(embeddings.width)
         for ids, block in embeddings.blocks():
             rows = block.astype(np.float64)
             lengths[ids] = np.linalg.norm(rows, axis=1)
-            total += rows.sum(axis=0)
             directions += (rows / np.where(lengths[ids] > 0, lengths[ids], 1)[:, None]).sum(axis=0)
-            gram += rows.T @ rows
-        count = len(embeddings.items)
-        mean = total / count
-        centred = gram - count * np.outer(mean, mean)
+        moments = Moments.of(embeddings, np.ones(embeddings.n_items))
+        count = moments.count
         of_rows = lengths[embeddings.items]
         pairs = int((of_rows > 0).sum())
         return cls(
@@ -120,9 +114,9 @@ class Measurement:
             missing=embeddings.n_items - 1 - count,
             lengths=(float(of_rows.min()), float(np.median(of_rows)), float(of_rows.max())),
             mean_cosine=float(directions @ directions - pairs) / (pairs * (pairs - 1)) if pairs > 1 else 0.0,
-            spectrum=Spectrum.of_gram(gram),
-            centred=Spectrum.of_gram(centred),
-            variance=np.maximum(np.diag(centred), 0) / count,
+            spectrum=Spectrum.of_gram(count * (moments.covariance + np.outer(moments.mean, moments.mean))),
+            centred=Spectrum.of_gram(count * moments.covariance),
+            variance=np.diag(moments.covariance).copy(),
             chosen=chosen,
             neighbours=neighbours,
         )
@@ -140,12 +134,12 @@ class Measurement:
                 "information abundance",
                 f"{self.spectrum.information_abundance:.1f} (centred {self.centred.information_abundance:.1f})",
             ],
-            ["variance", f"{self._directions_of(0.9)} of {width} directions hold 90 %, {self._unused}"],
+            ["variance", f"{self._directions_of(0.9)} of {width} directions hold 90%, {self._unused}"],
         ]
         if self.chosen:
             share = self.variance[list(self.chosen)].sum() / (self.variance.sum() or 1)
-            first = ", ".join(str(dimension) for dimension in self.chosen[:8])
-            rows.append(["chosen", f"{len(self.chosen)} dimensions ({first}, ...) hold {share:.0%} of the variance"])
+            first = ", ".join(str(dimension) for dimension in self.chosen[:8]) + ", ..." * (len(self.chosen) > 8)
+            rows.append(["chosen", f"{len(self.chosen)} dimensions ({first}) hold {share:.0%} of the variance"])
         table = Texttable(max_width=0)
         table.set_deco(Texttable.BORDER | Texttable.HEADER | Texttable.VLINES)
         table.set_cols_dtype(["t", "t"])
@@ -160,7 +154,7 @@ class Measurement:
     @property
     def _unused(self) -> str:
         constant = int((self.variance <= 1e-12 * (self.variance.max() or 1)).sum())
-        return f"{constant} dimensions are constant" if constant else "no dimension is constant"
+        return f"{constant or 'none'} of the dimensions {'is' if constant in (0, 1) else 'are'} constant"
 
     def _directions_of(self, share: float) -> int:
         """Count the leading directions that hold a share of the variance."""
@@ -195,14 +189,10 @@ class Inspection:
         Raises
         ------
         LLMInitError
-            If matplotlib is not installed, or the file cannot be written.
+            If matplotlib is not installed, or there is no such folder.
         """
-        if importlib.util.find_spec("matplotlib") is None:
-            raise LLMInitError('a figure needs matplotlib: pip install "recbole-llminit[compare]"')
-        try:
-            self._draw().savefig(path, dpi=130, facecolor="white", format="png")
-        except OSError as error:
-            raise LLMInitError(f"the figure cannot be written to {path} ({error})") from error
+        check_png(path)
+        self._draw().savefig(path, dpi=130, facecolor="white")
 
     def _draw(self) -> Figure:
         from matplotlib.figure import Figure
@@ -227,48 +217,45 @@ class Inspection:
         return figure
 
 
+def check_png(path: str | Path) -> None:
+    """Raise `LLMInitError` where `Inspection.save_png` could not write, before anything is measured."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise LLMInitError(
+            'a figure needs matplotlib: pip install "recbole-llminit[compare]" (in a clone: ".[compare]")'
+        )
+    path = Path(path)
+    if path.suffix.lower() != ".png" or not path.absolute().parent.is_dir():
+        raise LLMInitError(f"the figure cannot be written to {path}: expected a file .png in a folder that is there")
+
+
 def inspect_vectors(config: Config) -> Inspection:
-    """Measure the vectors of a configuration's dataset, and the item values that its strategy makes of them.
+    """Measure the vectors of a configuration's dataset, and the tables of its model as they start from them.
 
     Parameters
     ----------
     config : Config
-        With an ``init_strategy`` that reads vectors; ``embedding_size`` is the number of values.
+        With an ``init_strategy`` that reads vectors.
 
     Raises
     ------
     LLMInitError
-        If there is no such strategy, the vectors cannot be had, or the table would be wider than they are.
+        If there is no such strategy, or the model could not start from the vectors.
     """
     options = InitOptions.from_config(config)
     if options.strategy is None or not options.strategy.needs_vectors:
         raise LLMInitError(f"init_strategy is {config['init_strategy']}, which reads no vectors: give one that does")
     dataset, train_data = load_data(config)
-    interactions = training_interactions(train_data, config)
-    tokens = dataset.field2id_token[dataset.iid_field]
-    embeddings = read_embeddings(options.provide_embedding(), dataset.iid_field).align(tokens, config["dataset"])
-    given = embeddings.shuffled(config["seed"]) if options.shuffle else embeddings
-    prepared = options.strategy.prepare(given, interactions)
-    size = config["embedding_size"]
-    if size > embeddings.width:
-        raise LLMInitError(
-            f"embedding_size {size} is larger than the {embeddings.width} dimensions of {embeddings.embeddings.encoder}"
-        )
-    reduction = options.strategy.fit(prepared, size, interactions=interactions, seed=config["seed"])
-    chosen = reduction.dimensions if isinstance(reduction, Columns) else ()
-    values = np.concatenate([reduction(block) for _, block in prepared.blocks()])  # type: ignore[operator]
-    order = np.concatenate([ids for ids, _ in prepared.blocks()])
-    start = _aligned(values[np.argsort(order)], tokens, prepared.items, repr(options.strategy))
-    titles = _titles(config, tokens)
-    degrees = item_degrees(interactions)
-    return Inspection(
-        f"{config['dataset']}, {embeddings.embeddings.encoder}",
-        (
-            Measurement.of("vectors", given, chosen=chosen, neighbours=tuple(_neighbours(given, titles, degrees))),
-            Measurement.of("start", start, neighbours=tuple(_neighbours(start, titles, degrees))),
-        ),
-        embeddings.warnings,
+    vectors = read_vectors(options, config, dataset)
+    model = build_model(config, train_data)
+    # Of a model's tables of several widths the items' first.
+    width = next(table.shape[1] for table in model.init_report.tables if table.side == "item")
+    found = _Dataset(config, dataset, train_data)
+    chosen = tuple(model.init_report.reductions[width].get("dimensions", ()))
+    parts = (
+        Measurement.of("vectors", vectors, chosen=chosen, neighbours=tuple(found.neighbours(vectors))),
+        *found.measure_tables(model, f"the start, {options.strategy!r}"),
     )
+    return Inspection(f"{config['dataset']}, {vectors.embeddings.encoder}", parts, model.init_report.warnings)
 
 
 def inspect_checkpoint(path: str | Path) -> Inspection:
@@ -285,58 +272,51 @@ def inspect_checkpoint(path: str | Path) -> Inspection:
         If it is no checkpoint of RecBole's, or the model has no tables that can be found.
     """
     config, model, dataset, train_data, _, _ = load_data_and_model(path)
-    degrees = item_degrees(training_interactions(train_data._dataset, config))
-    fields = {"user": dataset.uid_field, "item": dataset.iid_field}
-    parts = []
-    for table in find_tables(model, config, dataset).tables:
-        tokens = dataset.field2id_token[fields[table.side]]
-        values = table.values[1:].float().cpu().numpy()
-        aligned = _aligned(values, tokens, np.arange(1, table.rows), f"{table.side}s of {config['model']}, {path}")
-        titles = _titles(config, tokens)
-        neighbours = tuple(_neighbours(aligned, titles, degrees)) if table.side == "item" else ()
-        parts.append(Measurement.of(table.label, aligned, neighbours=neighbours))
+    parts = _Dataset(config, dataset, train_data._dataset).measure_tables(model, str(path))
     return Inspection(f"{config['dataset']}, {config['model']}, {Path(path).name}", tuple(parts))
 
 
-def _aligned(
-    values: npt.NDArray[Any], tokens: Sequence[str], ids: npt.NDArray[np.int64], source: str
-) -> AlignedEmbeddings:
-    """Take the values of ascending ids as vectors."""
-    rows = np.full(len(tokens), -1, dtype=np.int64)
-    rows[ids] = np.arange(len(ids))
-    named = np.asarray(tokens, dtype=object)[ids]
-    return AlignedEmbeddings(ItemEmbeddings(named, (values,), source, ""), rows, tuple(str(token) for token in tokens))
+class _Dataset:
+    """What is needed of a dataset to name and order its items."""
 
-
-def _titles(config: Any, tokens: Sequence[str]) -> Callable[[int], str]:
-    """Return what names an item by its id: its text where there are any, else its token."""
-    texts: Mapping[str, str] = {}
-    try:
-        found = EncodeOptions.from_settings(config.final_config_dict, Path(config["data_path"])).read_texts()
-        texts = dict(zip(found.ids, found.texts, strict=True))
-    except LLMInitError:
+    def __init__(self, config: Any, dataset: Any, train_data: Any) -> None:
+        self._config = config
+        self._dataset = dataset
+        self._degrees = item_degrees(training_interactions(train_data, config))
+        self._tokens = {side: dataset.field2id_token[field] for side, field in id_fields(dataset).items()}
+        options = EncodeOptions.from_settings(config.final_config_dict, Path(config["data_path"]))
         # Vectors that came from elsewhere: there need not be any texts.
-        texts = {}
-    return lambda item: texts.get(str(tokens[item]), str(tokens[item]))
+        texts = options.read_texts() if options.text_file.is_file() else None
+        self._texts = {} if texts is None else dict(zip(texts.ids, texts.texts, strict=True))
 
+    def measure_tables(self, model: Any, source: str) -> Iterator[Measurement]:
+        """Yield the measurements of a model's user and item tables, without ``[PAD]``."""
+        for table in find_tables(model, self._config, self._dataset).tables:
+            tokens = self._tokens[table.side]
+            values = table.values[1:].float().cpu().numpy()
+            named = ItemEmbeddings(np.asarray(tokens[1:], dtype=object), (values,), source, "")
+            aligned = AlignedEmbeddings(named, np.arange(-1, len(values)), tuple(str(token) for token in tokens))
+            neighbours = tuple(self.neighbours(aligned)) if table.side == "item" else ()
+            yield Measurement.of(table.label, aligned, neighbours=neighbours)
 
-def _neighbours(
-    embeddings: AlignedEmbeddings, titles: Callable[[int], str], degrees: npt.NDArray[np.float32]
-) -> Iterator[Neighbours]:
-    """Yield the nearest of the most popular items that have a vector."""
-    items = embeddings.items
-    popular = items[np.argsort(-degrees[items], kind="stable")[:_QUERIES]]
-    asked = {int(item): row for ids, block in embeddings.blocks(popular) for item, row in zip(ids, block, strict=True)}
-    queries = _unit(np.stack([asked[item] for item in popular]))
-    cosines = np.full((len(popular), embeddings.n_items), -np.inf, dtype=np.float32)
-    for ids, block in embeddings.blocks():
-        cosines[:, ids] = queries @ _unit(block).T
-    cosines[np.arange(len(popular)), popular] = -np.inf
-    for item, row in zip(popular, cosines, strict=True):
-        nearest = [other for other in np.argsort(-row, kind="stable")[:_NEAREST] if row[other] > -np.inf]
-        yield Neighbours(
-            titles(item), int(degrees[item]), tuple((titles(other), float(row[other])) for other in nearest)
-        )
+    def neighbours(self, embeddings: AlignedEmbeddings) -> Iterator[Neighbours]:
+        """Yield the nearest of the most popular items that have a vector."""
+        items = embeddings.items
+        popular = items[np.argsort(-self._degrees[items], kind="stable")[:_QUERIES]]
+        asked = dict(pair for ids, block in embeddings.blocks(popular) for pair in zip(ids, block, strict=True))
+        queries = _unit(np.stack([asked[item] for item in popular]))
+        cosines = np.full((len(popular), embeddings.n_items), -np.inf, dtype=np.float32)
+        for ids, block in embeddings.blocks():
+            cosines[:, ids] = queries @ _unit(block).T
+        cosines[np.arange(len(popular)), popular] = -np.inf
+        for item, row in zip(popular, cosines, strict=True):
+            nearest = [other for other in np.argsort(-row, kind="stable")[:_NEAREST] if row[other] > -np.inf]
+            named = tuple((self._title(other), float(row[other])) for other in nearest)
+            yield Neighbours(self._title(item), int(self._degrees[item]), named)
+
+    def _title(self, item: int) -> str:
+        token = str(self._tokens["item"][item])
+        return self._texts.get(token, token)
 
 
 def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from torch import nn
 
-from recbole_llminit.config import KEYS, InitOptions, resolve_model_class
+from recbole_llminit.config import KEYS, InitOptions, read_tables, resolve_model_class
 from recbole_llminit.embeddings import AlignedEmbeddings, no_vectors
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.freeze import freeze_again_, frozen_rows
@@ -148,6 +148,11 @@ def training_interactions(dataset: Any, config: Any) -> csr_matrix:
     return matrix
 
 
+def id_fields(dataset: Any) -> dict[Side, str]:
+    """Return the fields of a RecBole dataset that hold the user and the item ids."""
+    return {"user": dataset.uid_field, "item": dataset.iid_field}
+
+
 def find_tables(model: Any, config: Any, dataset: Any) -> FoundTables:
     """Find the user and item tables of a configuration's built model, as an initialisation would.
 
@@ -156,9 +161,23 @@ def find_tables(model: Any, config: Any, dataset: Any) -> FoundTables:
     LLMInitError
         If there are none, or they cannot be told from others.
     """
-    fields: dict[Side, str] = {"user": dataset.uid_field, "item": dataset.iid_field}
+    fields = id_fields(dataset)
     counts = dataset.num(dataset.uid_field), dataset.num(dataset.iid_field)
-    return find_embedding_tables(model, *counts, InitOptions.from_config(config).tables, fields)
+    return find_embedding_tables(model, *counts, read_tables(config), fields)
+
+
+def read_vectors(options: InitOptions, config: Any, dataset: Any) -> AlignedEmbeddings:
+    """Open the vectors that a start reads, aligned with the dataset's items.
+
+    Raises
+    ------
+    LLMInitError
+        If they are not there, cannot be made, or are not those of these items.
+    """
+    tokens = dataset.field2id_token[dataset.iid_field]
+    if not options.wants_embedding:
+        return no_vectors(tokens)
+    return read_embeddings(options.provide_embedding(), dataset.iid_field).align(tokens, config["dataset"])
 
 
 def model_sizes(config: Any) -> dict[str, int | list[int]]:
@@ -189,14 +208,9 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         if "init_strategy" not in config and keys:
             logger.warning(f"{keys[0]} is set, but init_strategy is not: the model starts as in stock RecBole")
         return None
-    tokens = dataset.field2id_token[dataset.iid_field]
-    if options.wants_embedding:
-        embeddings = read_embeddings(options.provide_embedding(), dataset.iid_field).align(tokens, config["dataset"])
-    else:
-        embeddings = no_vectors(tokens)
     report = initialize_embeddings_(
         model,  # type: ignore[arg-type]
-        embeddings,
+        read_vectors(options, config, dataset),
         training_interactions(dataset, config),
         options.strategy,
         seed=config["seed"],
@@ -206,7 +220,7 @@ def _initialize(model: LLMInitMixin, config: Any, dataset: Any) -> InitReport | 
         trainable=options.trainable,
         shuffle=options.shuffle,
         tables=options.tables,
-        id_fields={"user": dataset.uid_field, "item": dataset.iid_field},
+        id_fields=id_fields(dataset),
         sizes=model_sizes(config),
     )
     logger.info(f"\n{report}")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-from recbole_llminit.co_consumption import item_degrees, neighbour_means, smooth
+from recbole_llminit.co_consumption import CoConsumption, item_degrees, smooth
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategy import Affine, Scale, Strategy, check_number, register_strategy
@@ -89,8 +89,8 @@ class Projection(Strategy):
         Before the fit each vector is blended with the mean of those of co-consumed items (training interactions only);
         this is the others' share, from 0 to 1. See `smooth <recbole_llminit.co_consumption.smooth>`.
     popularity : float
-        In mean and covariance an item counts as its training degree to this power: 0 counts items alike, 1
-        interactions.
+        In mean and covariance an item counts as its training degree to this power, from 0 to 4: 0 counts items alike,
+        1 interactions.
     center : bool
         Whether the mean vector is subtracted.
     """
@@ -103,7 +103,7 @@ class Projection(Strategy):
 
     def __post_init__(self) -> None:
         check_number("smooth", self.smooth, "from 0 to 1", lambda share: 0 <= share <= 1)
-        check_number("popularity", self.popularity, "of 0 or more", lambda power: power >= 0)
+        check_number("popularity", self.popularity, "from 0 to 4", lambda power: 0 <= power <= 4)
         if not isinstance(self.center, bool):
             raise LLMInitError(f"init_args center is {self.center!r}: expected True or False")
 
@@ -112,15 +112,19 @@ class Projection(Strategy):
         return smooth(embeddings, interactions, self.smooth) if self.smooth else embeddings
 
     def _weights(self, interactions: csr_matrix) -> npt.NDArray[np.float64]:
-        return item_degrees(interactions).astype(np.float64) ** self.popularity
+        """Return the weight of each item, at most 1."""
+        degrees = item_degrees(interactions).astype(np.float64)
+        weights: npt.NDArray[np.float64] = (degrees / max(1.0, degrees.max())) ** self.popularity
+        return weights
 
-    def _moments(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> Moments:
+    def _moments(self, embeddings: AlignedEmbeddings, weights: npt.NDArray[np.float64]) -> Moments:
         """Return the moments, about zero unless the vectors are centred; raise where there is nothing to project."""
-        moments = Moments.of(embeddings, self._weights(interactions))
-        if not moments.count:
+        moments = Moments.of(embeddings, weights)
+        if moments.count < 2:
             raise LLMInitError(
-                f"init_args popularity is {self.popularity}, and no item with a vector has a training interaction: "
-                f"set it to 0"
+                f"{self!r} reads how vectors differ, and {moments.count} of the {len(embeddings.items):,} items with a "
+                f"vector in {embeddings.embeddings.source} have a weight: expected at least 2 (items without training "
+                f"interactions have none where popularity is above 0)"
             )
         mean, covariance = moments.mean, moments.covariance
         if not self.center:
@@ -128,28 +132,29 @@ class Projection(Strategy):
         if np.trace(moments.covariance) <= _SMALLEST_DIFFERENCE * (mean @ mean):
             raise LLMInitError(
                 f"the vectors of {moments.count:,} items in {embeddings.embeddings.source} are all equal, and {self!r} "
-                f"reads how they differ: expected vectors of different items, check the file"
+                f"reads how they differ: check the file"
             )
         return moments
 
     def _basis(self, embeddings: AlignedEmbeddings, moments: Moments, size: int) -> tuple[_Vector, _Matrix]:
-        """Return variances and directions of the principal components, the largest first, less those of no variance."""
+        """Return variances and directions of the principal components, the largest first, without those of none."""
         variances, directions = np.linalg.eigh(moments.covariance)
         variances, directions = variances[::-1], directions[:, ::-1]
         rank = int((variances > _SMALLEST_VARIANCE * variances[0]).sum())
         if size > rank:
             raise LLMInitError(
-                f"{self!r} has {rank} directions to project on, and a table has {size} columns: the vectors of "
-                f"{moments.count:,} items in {embeddings.embeddings.source} vary in no more; set embedding_size <= "
-                f"{rank}, or take another strategy"
+                f"{self!r} has {rank} directions to project on, and a table has {size} columns: the vectors of the "
+                f"{moments.count:,} items that count in {embeddings.embeddings.source} vary in no more; set the "
+                f"table's size (embedding_size, hidden_size) <= {rank}, or take another strategy"
             )
         return variances[:rank], directions[:, :rank]
 
 
 def _signed(directions: _Matrix) -> _Matrix:
-    """Make the largest loading of each direction positive, as scikit-learn does."""
-    largest = directions[np.abs(directions).argmax(axis=0), np.arange(directions.shape[1])]
-    signed: _Matrix = directions * np.sign(largest)
+    """Make the largest loading of each direction positive, as scikit-learn does; of equal ones the first."""
+    sizes = np.abs(directions)
+    first = (sizes >= sizes.max(axis=0) * (1 - 1e-6)).argmax(axis=0)
+    signed: _Matrix = directions * np.sign(directions[first, np.arange(directions.shape[1])])
     return signed
 
 
@@ -172,7 +177,7 @@ class PrincipalComponents(Projection):
         LLMInitError
             If the vectors vary in fewer than ``size`` directions.
         """
-        moments = self._moments(embeddings, interactions)
+        moments = self._moments(embeddings, self._weights(interactions))
         _, directions = self._basis(embeddings, moments, size)
         return Affine(moments.mean, _signed(directions[:, :size]))
 
@@ -207,7 +212,7 @@ class Whitening(Projection):
         LLMInitError
             If the vectors vary in fewer than ``size`` directions.
         """
-        moments = self._moments(embeddings, interactions)
+        moments = self._moments(embeddings, self._weights(interactions))
         variances, directions = self._basis(embeddings, moments, size)
         scales = variances[:size] ** ((self.exponent - 1) / 2)
         return Affine(moments.mean, _signed(directions[:, :size]) * scales)
@@ -216,7 +221,7 @@ class Whitening(Projection):
 @register_strategy("cca", "the directions in which items consumed together agree most", alias="auto")
 @dataclass(frozen=True)
 class CanonicalCorrelation(Projection):
-    """Whiten the vectors and keep the directions in which they agree most with those of co-consumed items.
+    """Whiten the vectors and keep the directions in which those of items consumed together agree most.
 
     Parameters
     ----------
@@ -226,10 +231,12 @@ class CanonicalCorrelation(Projection):
 
     Notes
     -----
-    Source: canonical correlation analysis (Hotelling, 1936) between an item's vector ``x`` and the mean ``m`` of those
-    of co-consumed items (`neighbour_means <recbole_llminit.co_consumption.neighbour_means>`): the leading solutions
-    ``w`` of ``M w = r C w``, with ``C`` the covariance of ``x`` and ``M`` the symmetrised one between ``x`` and ``m``.
-    The map is fitted on training interactions, and applies to items that have none.
+    Source: canonical correlation analysis (Hotelling, 1936) of the vectors of two items that a user consumed: ``x`` of
+    an item, drawn by its weight, and ``y`` of another, where a walk from it ends (`CoConsumption
+    <recbole_llminit.co_consumption.CoConsumption>`). The leading solutions ``w`` of ``M w = r C w``, with ``C`` the
+    covariance of ``x`` and ``M`` the symmetrised one of ``x`` and ``y``. With ``popularity`` 1 the two are distributed
+    alike, and these are the canonical directions; otherwise their like. Fitted over the items that have a co-consumed
+    one; the map applies to all.
     """
 
     # Measured: results/strategies.md.
@@ -248,28 +255,31 @@ class CanonicalCorrelation(Projection):
         LLMInitError
             If the vectors vary in fewer than ``size`` directions, or no two items with a vector were consumed together.
         """
-        moments = self._moments(embeddings, interactions)
-        variances, directions = self._basis(embeddings, moments, size)
-        mean_variance = np.trace(moments.covariance) / embeddings.width
-        whitening = directions / np.sqrt((1 - self.shrinkage) * variances + self.shrinkage * mean_variance)
-        agreement = whitening.T @ self._agreement(embeddings, moments.mean, interactions) @ whitening
-        _, rotation = np.linalg.eigh(agreement + agreement.T)
-        return Affine(moments.mean, _signed(whitening @ rotation[:, ::-1][:, :size]))
-
-    def _agreement(self, embeddings: AlignedEmbeddings, mean: _Vector, interactions: csr_matrix) -> _Matrix:
-        """Return the weighted sum of ``(x - mean) (m - mean)^T`` over the items that have a ``m``."""
-        weights = self._weights(interactions)
-        total, found = np.zeros((embeddings.width, embeddings.width)), False
-        for ids, vectors, means, has_mean in neighbour_means(embeddings, interactions):
-            rows = (vectors[has_mean] - mean) * weights[ids[has_mean], None]
-            total += rows.T @ (means[has_mean] - mean)
-            found = found or bool(has_mean.any())
-        if not found:
+        walk = CoConsumption(embeddings, interactions)
+        if not walk.has_mean.any():
             raise LLMInitError(
                 f"{self!r} reads which items were consumed together, and no user has two training items with a vector: "
                 f"take whiten"
             )
-        return total
+        weights = self._weights(interactions) * walk.has_mean
+        moments = self._moments(embeddings, weights)
+        variances, directions = self._basis(embeddings, moments, size)
+        mean_variance = np.trace(moments.covariance) / embeddings.width
+        whitening = directions / np.sqrt((1 - self.shrinkage) * variances + self.shrinkage * mean_variance)
+        agreement = whitening.T @ _agreement(walk, moments.mean, weights) @ whitening
+        _, rotation = np.linalg.eigh(agreement + agreement.T)
+        return Affine(moments.mean, _signed(whitening @ rotation[:, ::-1][:, :size]))
+
+
+def _agreement(walk: CoConsumption, mean: _Vector, weights: _Vector) -> _Matrix:
+    """Return the weighted sum of ``(x - mean) (y - mean)^T`` over the items and where a walk from each ends."""
+    width = walk.embeddings.width
+    total = np.zeros((width, width))
+    for slab in walk.slabs():
+        ends = (slab.means - mean[slab.columns]) * weights[:, None]
+        for items, block in walk.embeddings.blocks():
+            total[:, slab.columns] += (block - mean).T @ ends[items]
+    return total
 
 
 @register_strategy("rp", "an orthogonal random projection")
@@ -291,7 +301,7 @@ class RandomProjection(Projection):
         LLMInitError
             If all vectors are equal, so that centred ones are zero.
         """
-        moments = self._moments(embeddings, interactions)
+        moments = self._moments(embeddings, self._weights(interactions))
         gaussian = np.random.default_rng(seed).standard_normal((embeddings.width, size))
         directions, triangle = np.linalg.qr(gaussian)
         directions *= np.sign(np.diag(triangle)) * math.sqrt(embeddings.width / size)

@@ -59,7 +59,7 @@ class Columns:
         return {"kind": "columns", "dimensions": list(self.dimensions), "unit": self.unit}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Affine:
     """A reduction that mixes the columns of the vectors: ``(block - offset) @ matrix``.
 
@@ -183,8 +183,9 @@ def register_strategy(
     """
 
     def decorator(cls: StrategyType) -> StrategyType:
-        if name in _registry:
-            raise ValueError(f"strategy {name!r} is already registered by {_registry[name].cls.__name__}")
+        for taken in (name, alias):
+            if taken in strategy_names():
+                raise ValueError(f"strategy {taken!r} is already registered by {_registered(taken).cls.__name__}")
         _registry[name] = RegisteredStrategy(name, cls, description)
         if alias is not None:
             _aliases[alias] = name
@@ -203,6 +204,11 @@ def strategy_names() -> list[str]:
     return [*_registry, *_aliases]
 
 
+def registered_name(name: str) -> str:
+    """Return the name under which a strategy is registered, given it or an alias."""
+    return _registered(name).name
+
+
 def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strategy:
     """Make the strategy registered under ``name``, or the one it is an alias of, with its ``init_args``.
 
@@ -214,13 +220,17 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     names = strategy_names()
     if name not in names:
         raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, names)} ({', '.join(names)})")
-    cls = _registry[_aliases.get(name, name)].cls
+    cls = _registered(name).cls
     known = [field.name for field in dataclasses.fields(cls)]
     for key in arguments or {}:
         if key not in known:
             has = f"it takes {', '.join(known)}" if known else "it takes none"
             raise LLMInitError(f"init_args {key!r} is unknown to init_strategy {name!r}{suggest(key, known)} ({has})")
     return cls(**(arguments or {}))
+
+
+def _registered(name: str) -> RegisteredStrategy:
+    return _registry[_aliases.get(name, name)]
 
 
 def check_number(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
-from recbole_llminit.co_consumption import item_degrees, neighbour_means, smooth
+from recbole_llminit.co_consumption import CoConsumption, item_degrees, smooth
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategy import get_strategy
 from tests.test_projection import neighbours
@@ -30,11 +30,12 @@ def test_means_literally(embed):
     # Item 1 is with 2 and 3 in a user, and with 2 in another: 1/2 (1/2 x2 + 1/2 x3) + 1/2 x2. Item 4 is alone, 5 unseen.
     embeddings = embed([1, 0], [0, 4], [0, 8], [5, 5], [6, 6])
     together = interactions([1, 2, 3], [1, 2], [4], n_items=5)
-    ((items, vectors, means, has_mean),) = neighbour_means(embeddings, together)
-    assert items.tolist() == [1, 2, 3, 4, 5]
-    assert vectors.tolist() == [[1, 0], [0, 4], [0, 8], [5, 5], [6, 6]]
-    assert means.tolist() == [[0, 5], [0.75, 2], [0.5, 2], [0, 0], [0, 0]]
-    assert has_mean.tolist() == [True, True, True, False, False]
+    walk = CoConsumption(embeddings, together)
+    (slab,) = walk.slabs()
+    assert slab.columns == slice(0, 2)
+    assert slab.values.tolist() == [[0, 0], [1, 0], [0, 4], [0, 8], [5, 5], [6, 6]]
+    assert slab.means.tolist() == [[0, 0], [0, 5], [0.75, 2], [0.5, 2], [0, 0], [0, 0]]
+    assert walk.has_mean.tolist() == [False, True, True, True, False, False]
 
 
 def test_smooth_literally(embed):
@@ -53,15 +54,17 @@ def test_items_without_a_vector_are_no_neighbours(embed):
     assert values(smoothed).tolist() == [[0, 0], [0, 8], [0, 0], [1, 0]]
 
 
-@pytest.mark.parametrize("rows_at_a_time", [8192, 5])
-def test_equals_the_walk_restated_whatever_the_blocks(embed, monkeypatch, rows_at_a_time):
+@pytest.mark.parametrize(("rows_at_a_time", "numbers"), [(8192, 1 << 26), (5, 2 * (30 + 4 * 41) + 1), (8192, 1)])
+def test_equals_the_walk_restated_whatever_the_blocks(embed, monkeypatch, rows_at_a_time, numbers):
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(40, 6)).astype(np.float32)
     dense = (generator.random((30, 41)) < 0.1).astype(np.float32)
     dense[:, 0] = 0
     monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", rows_at_a_time)
-    # Another order in the store than in the dataset.
-    embeddings = embed(*rows, tokens=[f"i{number}" for number in range(40)])
+    monkeypatch.setattr("recbole_llminit.co_consumption._SLAB_NUMBERS", numbers)
+    embeddings = embed(*rows)
+    widths = [slab.values.shape[1] for slab in CoConsumption(embeddings, csr_matrix(dense)).slabs()]
+    assert widths == {1 << 26: [6], 1: [1] * 6}.get(numbers, [2] * 3)
     walk = neighbours(csr_matrix(dense))[1:, 1:]
     alone = walk.sum(axis=1) == 0
     assert 0 < alone.sum() < 40

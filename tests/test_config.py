@@ -363,4 +363,6 @@ def test_users_start_at_an_aggregation_or_at_a_file(tmp_path):
     assert options(init_strategy="var", init_user=str(tmp_path / "users.npy")).user == tmp_path / "users.npy"
     refused("init_user is users/own.npy, and nothing is there .*expected mean, degree, idf, none, or the path of the users' "
             "own vectors", init_strategy="var", init_user="users/own.npy")  # fmt: skip
+    refused("init_user is .*users.npy, and init_strategy 'noise' reads no vectors: set init_user to mean, degree, idf or "
+            "none", init_strategy="noise", init_user=tmp_path / "users.npy")  # fmt: skip
     refused("init_user 'degre' is unknown: did you mean 'degree'", init_strategy="var", init_user="degre")

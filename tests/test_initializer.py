@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -102,6 +103,25 @@ def test_users_at_vectors_of_their_own(embed, vectors):
     assert net.users.weight[2].tolist() == pytest.approx([4 * factor, 8 * factor])
     assert (report.users_with_items, report.user) == (1, "vectors")
     assert "1 of 2 users (vectors)" in str(report)
+
+
+def test_what_looks_wrong_with_the_users_vectors_is_said(embed, vectors):
+    users = embed([1, 2, 3, 4], None, None, tokens=["u1", "u2", "u3"])
+    users = replace(users, embeddings=replace(users.embeddings, facts={"model": "other"}), warnings=("is keyed 0...2",))
+    items = replace(vectors, embeddings=replace(vectors.embeddings, facts={"model": "one"}))
+    interactions = csr_matrix(np.array([[0] * 4] * 4, dtype=np.float32))
+    net = Net()
+    net.users = nn.Embedding(4, 2)
+    # As many users as items: the names tell them apart.
+    tables = {"user": ["users.weight"], "item": ["items.weight"]}
+    report = initialize_embeddings_(net, items, interactions, Uniform(), seed=1, user=users, tables=tables)
+    assert report.warnings == (
+        "is keyed 0...2",
+        "only 1 of 3 users have a vector in vectors: the others start from the model's own values; check that the file "
+        "belongs to this dataset",
+        "the users' vectors were made by other, and the items' by one: they are not in one space",
+    )
+    assert "2 users without a vector" in str(report)
 
 
 def test_users_of_another_space_are_refused(embed, vectors):
@@ -224,9 +244,10 @@ def test_a_broken_vector_is_refused_before_anything_is_written(embed, strategy):
 @pytest.mark.parametrize("entry", list_strategies(), ids=lambda entry: entry.name)
 def test_random_states_are_untouched(embed, entry):
     vectors = embed([1, 2, 3, 4], [5, 6, 7, 9], [9, 1, 2, 12])
-    net = Net()
+    net, together = Net(), csr_matrix(np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 0, 1]], dtype=np.float32))
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    start(net, vectors, entry.cls(**({"popular_ratio": 1.0} if entry.name == "var" else {})))
+    strategy = entry.cls(**({"popular_ratio": 1.0} if entry.name == "var" else {}))
+    initialize_embeddings_(net, vectors, together, strategy, seed=1)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert (np.random.get_state()[1] == numpy_state).all()
 

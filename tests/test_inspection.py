@@ -1,5 +1,7 @@
 """A look at vectors and at trained tables."""
 
+import shutil
+
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import cosine_similarity
@@ -36,22 +38,23 @@ def test_a_measurement_restated(embed, monkeypatch):
     np.testing.assert_allclose(found.centred.singular_values, centred, atol=1e-4)
     variances = centred**2
     needed = next(count for count in range(10) if variances[:count].sum() >= 0.9 * variances.sum())
-    assert f"{needed} of 9 directions hold 90 %, 1 dimensions are constant" in str(found)
+    assert f"{needed} of 9 directions hold 90%, 1 of the dimensions is constant" in str(found)
     share = rows.var(axis=0)[[0, 5]].sum() / rows.var(axis=0).sum()
-    assert f"2 dimensions (0, 5, ...) hold {share:.0%} of the variance" in str(found)
+    assert f"2 dimensions (0, 5) hold {share:.0%} of the variance" in str(found)
 
 
 @pytest.mark.parametrize("rows", [[[1, 2]], [[0, 0], [0, 0]], [[1, 2], [1, 2]]], ids=["one item", "zeros", "equal"])
 def test_little_to_measure(embed, rows):
     found = Measurement.of("vectors", embed(*rows))
     assert np.isfinite([found.mean_cosine, found.centred.effective_rank, found.spectrum.information_abundance]).all()
-    assert "0 of 2 directions hold 90 %, 2 dimensions are constant" in str(found)
+    assert "0 of 2 directions hold 90%, 2 of the dimensions are constant" in str(found)
 
 
 def test_vectors_of_a_dataset(llm, tiny_vectors):
     config = Config("BPR", config_dict={**llm, "embedding_size": 8})
-    vectors, start = inspect_vectors(config).parts
+    vectors, users, start = inspect_vectors(config).parts
     dataset, train = load_data(config)
+    assert (users.name, start.name) == ("user_embedding.weight", "item_embedding.weight")
     tokens = [str(token) for token in dataset.field2id_token["item_id"][1:]]
     rows = np.stack([tiny_vectors[token] for token in tokens])
     assert (vectors.rows, vectors.missing, len(vectors.chosen), len(start.variance)) == (len(tokens), 0, 8, 8)
@@ -79,23 +82,42 @@ def titles_of_tiny():
 
 
 def test_a_strategy_that_mixes_marks_no_dimension(llm):
-    vectors, start = inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": "whiten"})).parts
+    vectors, _, start = inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": "whiten"})).parts
     assert vectors.chosen == () and "chosen" not in str(vectors)
-    np.testing.assert_allclose(start.variance, 1, rtol=1e-4)
+    # The scale of the strategy where none is given.
+    np.testing.assert_allclose(start.variance, 0.05**2, rtol=1e-4)
     assert start.centred.effective_rank == pytest.approx(16, rel=1e-4)
+
+
+def test_a_model_of_items_alone_and_another_key_for_its_width(llm):
+    settings = {**llm, "embedding_size": 7, "hidden_size": 24, "train_neg_sample_args": None}
+    vectors, start = inspect_vectors(Config("SASRec", config_dict=settings)).parts
+    assert (len(vectors.chosen), start.name, len(start.variance)) == (24, "item_embedding.weight", 24)
+
+
+def test_items_without_texts_are_named_by_their_ids(llm, tmp_path):
+    shutil.copytree(DATA / "tiny", tmp_path / "data" / "tiny")
+    (tmp_path / "data" / "tiny" / "tiny.item").unlink()
+    config = Config("BPR", config_dict={**llm, "data_path": str(tmp_path / "data")})
+    dataset, _ = load_data(config)
+    assert {found.item for found in inspect_vectors(config).parts[0].neighbours} <= set(
+        dataset.field2id_token["item_id"]
+    )
 
 
 def test_a_misaligned_file_is_seen(llm, tiny_vectors, tmp_path):
     """Two items of one vector are each other's neighbours, whatever their titles."""
-    (first, second), items = list(tiny_vectors)[:2], list(tiny_vectors)
+    items = list(tiny_vectors)
+    titles = titles_of_tiny()
+    config = Config("BPR", config_dict=llm)
+    tokens = {title: item for item, title in titles.items()}
+    first, second = (tokens[found.item] for found in inspect_vectors(config).parts[0].neighbours[:2])
     rows = np.stack([tiny_vectors[first if item == second else item] for item in items])
     append_shard(tmp_path / "store", items, [hash_text(item) for item in items], rows, FACTS)
-    vectors, _ = inspect_vectors(Config("BPR", config_dict={**llm, "llm_embedding": str(tmp_path / "store")})).parts
-    nearest = {found.item: found.nearest[0] for found in vectors.neighbours}
-    titles = titles_of_tiny()
-    pair = {titles[first], titles[second]}
-    for item in pair & nearest.keys():
-        assert nearest[item][0] in pair and nearest[item][1] == pytest.approx(1, abs=1e-5)
+    config["llm_embedding"] = str(tmp_path / "store")
+    nearest = {found.item: found.nearest[0] for found in inspect_vectors(config).parts[0].neighbours}
+    assert nearest[titles[first]] == (titles[second], pytest.approx(1, abs=1e-5))
+    assert nearest[titles[second]] == (titles[first], pytest.approx(1, abs=1e-5))
 
 
 def test_a_checkpoint(llm, tmp_path):
@@ -132,10 +154,11 @@ def test_the_command_with_a_checkpoint(llm, tmp_path, capsys):
     assert "there is no checkpoint nothing.pth" in capsys.readouterr().err
 
 
-def test_what_is_refused(llm, tmp_path):
+def test_what_is_refused(llm, capsys):
     with pytest.raises(LLMInitError, match="init_strategy is noise, which reads no vectors: give one that does"):
         inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": "noise"}))
     with pytest.raises(LLMInitError, match="embedding_size 100 is larger than the 80 dimensions of test-encoder"):
         inspect_vectors(Config("BPR", config_dict={**llm, "embedding_size": 100}))
-    with pytest.raises(LLMInitError, match="the figure cannot be written to .*nowhere"):
-        inspect_vectors(Config("BPR", config_dict=llm)).save_png(tmp_path / "nowhere" / "look.png")
+    for name in ("nowhere/look.png", "look.svg"):
+        assert main(["inspect", "-d", "nothing", f"--png={name}"]) == 2
+        assert f"the figure cannot be written to {name}: expected a file .png" in capsys.readouterr().err

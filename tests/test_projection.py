@@ -146,13 +146,14 @@ def test_cca_solves_the_generalised_eigenproblem(rows, align, interactions, popu
     strategy = CanonicalCorrelation(popularity=popularity, shrinkage=shrinkage)
     values = project(strategy, align(rows), 5, interactions, rows)
     graph = neighbours(interactions)[1:, 1:]
-    weights = np.asarray(interactions.sum(axis=0)).ravel()[1:].astype(float) ** popularity
+    has_mean = graph.sum(axis=1) > 0
+    assert 0 < has_mean.sum() < N_ITEMS
+    weights = has_mean * np.asarray(interactions.sum(axis=0)).ravel()[1:].astype(float) ** popularity
     mean = weights @ rows / weights.sum()
     centred = rows - mean
     covariance = centred.T * weights @ centred / weights.sum()
     covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / WIDTH * np.eye(WIDTH)
-    has_mean = graph.sum(axis=1) > 0
-    cross = centred[has_mean].T * weights[has_mean] @ ((graph @ rows)[has_mean] - mean)
+    cross = centred.T * weights @ (graph @ rows - mean)
     _, directions = scipy.linalg.eigh((cross + cross.T) / 2, covariance)
     directions = directions[:, ::-1][:, :5]
     directions *= np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(5)])
@@ -160,17 +161,23 @@ def test_cca_solves_the_generalised_eigenproblem(rows, align, interactions, popu
 
 
 def test_cca_is_scikit_learns_on_pairs(align):
-    """Where each item is consumed with one other, the pairs are the two sides of scikit-learn's CCA."""
+    """With users of three items, popular ones in many, the pairs of a user's items are the two sides of CCA."""
     generator = np.random.default_rng(6)
-    first = generator.normal(size=(300, 6))
-    second = 0.8 * first + generator.normal(size=(300, 6)) * [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
-    rows = np.concatenate([first, second])
-    dense = np.zeros((301, 601), dtype=np.float32)
-    for pair in range(300):
-        dense[pair + 1, [pair + 1, pair + 301]] = 1
+    tastes = generator.normal(size=(150, 6))
+    rows = tastes + generator.normal(size=(150, 6)) * [0.1, 0.2, 0.4, 0.8, 1.6, 3.2]
+    dense = np.zeros((401, 151), dtype=np.float32)
+    left, right = [], []
+    for user in range(1, 401):
+        # Items of one taste, the first ones more often.
+        first = int(150 * generator.random() ** 2)
+        near = np.argsort(((tastes - tastes[first]) ** 2).sum(axis=1))[:8]
+        items = [first, *generator.choice(near[near != first], 2, replace=False)]
+        dense[user, np.array(items) + 1] = 1
+        left += [item for item in items for other in items if other != item]
+        right += [other for item in items for other in items if other != item]
     values = project(CanonicalCorrelation(shrinkage=0), align(rows), 2, csr_matrix(dense), rows)
-    model = CCA(n_components=2, scale=False, max_iter=5000, tol=1e-12)
-    expected, _ = model.fit(rows, np.concatenate([second, first])).transform(rows, np.concatenate([second, first]))
+    model = CCA(n_components=2, scale=False, max_iter=5000, tol=1e-12).fit(rows[left], rows[right])
+    expected = model.transform(rows)
     for column in range(2):
         assert abs(np.corrcoef(values[:, column], expected[:, column])[0, 1]) > 0.9999
 
@@ -198,8 +205,8 @@ def test_more_columns_than_directions(rows, align, interactions, strategy):
     rows[:, 5] = rows[:, 4]
     with pytest.raises(
         LLMInitError,
-        match=r"has 10 directions to project on, and a table has 11 columns: the vectors of 120 items in vectors.npy "
-        r"vary in no more; set embedding_size <= 10",
+        match=r"has 10 directions to project on, and a table has 11 columns: the vectors of the \d+ items that count in "
+        r"vectors.npy vary in no more; set the table's size \(embedding_size, hidden_size\) <= 10",
     ):
         strategy.fit(align(rows), 11, interactions=interactions, seed=0)
     values = project(strategy, align(rows), 10, interactions, rows)
@@ -222,11 +229,21 @@ def test_random_projection_needs_no_rank(align):
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, RandomProjection()], ids=repr)
-@pytest.mark.parametrize("count", [1, 9])
-def test_items_that_are_all_alike(align, strategy, count):
-    rows = np.tile(np.random.default_rng(9).normal(size=7).astype(np.float32), (count, 1))
-    with pytest.raises(LLMInitError, match=rf"the vectors of {count} items in vectors.npy are all equal"):
-        strategy.fit(align(rows), 2, interactions=together(count), seed=0)
+def test_items_that_are_all_alike(align, strategy):
+    rows = np.tile(np.random.default_rng(9).normal(size=7).astype(np.float32), (9, 1))
+    with pytest.raises(LLMInitError, match="the vectors of 9 items in vectors.npy are all equal"):
+        strategy.fit(align(rows), 2, interactions=together(9), seed=0)
+
+
+@pytest.mark.parametrize("strategy", [PrincipalComponents(), Whitening(), RandomProjection()], ids=repr)
+def test_a_store_with_one_item(align, strategy):
+    with pytest.raises(LLMInitError, match="1 of the 1 items with a vector in vectors.npy have a weight: expected at "):
+        strategy.fit(align([[1, 2, 3]]), 2, interactions=together(1), seed=0)
+
+
+@pytest.mark.parametrize("strategy", [CanonicalCorrelation(), Whitening(popularity=4)], ids=repr)
+def test_great_degrees_and_powers(rows, align, interactions, strategy):
+    assert np.isfinite(project(strategy, align(rows), 1, interactions * 1e6, rows)).all()
 
 
 def test_no_co_consumption(rows, align):
@@ -236,7 +253,9 @@ def test_no_co_consumption(rows, align):
 
 
 def test_no_popular_item_has_a_vector(rows, align):
-    with pytest.raises(LLMInitError, match=r"popularity is 1.0, and no item with a vector has a training interaction"):
+    with pytest.raises(
+        LLMInitError, match=r"0 of the 120 items with a vector in vectors.npy have a weight: expected at "
+    ):
         Whitening(popularity=1.0).fit(
             align(rows), 3, interactions=csr_matrix((5, N_ITEMS + 1), dtype=np.float32), seed=0
         )
@@ -248,8 +267,8 @@ def test_no_popular_item_has_a_vector(rows, align):
         ("pca", {"smooth": 1.5}, "init_args smooth is 1.5: expected a number from 0 to 1"),
         ("rp", {"smooth": True}, "init_args smooth is True: expected a number from 0 to 1"),
         ("whiten", {"exponent": -1}, "init_args exponent is -1: expected a number from 0 to 1"),
-        ("whiten", {"popularity": "much"}, "init_args popularity is 'much': expected a number of 0 or more"),
-        ("pca", {"popularity": float("inf")}, "init_args popularity is inf: expected a number of 0 or more"),
+        ("whiten", {"popularity": "much"}, "init_args popularity is 'much': expected a number from 0 to 4"),
+        ("pca", {"popularity": float("inf")}, "init_args popularity is inf: expected a number from 0 to 4"),
         ("pca", {"center": "no"}, "init_args center is 'no': expected True or False"),
         ("cca", {"shrinkage": 2}, "init_args shrinkage is 2: expected a number from 0 to 1"),
         ("pca", {"exponent": 1}, "init_args 'exponent' is unknown to init_strategy 'pca'"),

@@ -42,6 +42,11 @@ def test_auto_is_what_the_study_recommends():
     assert "auto" not in [entry.name for entry in list_strategies()] and strategy_names()[-1] == "auto"
 
 
+def test_an_alias_is_a_name_that_is_taken():
+    with pytest.raises(ValueError, match="'auto' is already registered by CanonicalCorrelation"):
+        register_strategy("auto", "again")(selection.Uniform)
+
+
 def test_unknown_strategy_names_the_nearest():
     with pytest.raises(
         LLMInitError,

@@ -115,7 +115,7 @@ def _spectra(config: Any, model: Any, dataset: Any) -> list[TableSpectrum]:
     try:
         tables = find_tables(model, config, dataset).tables
     except LLMInitError:
-        # Closed form, or its tables are not to be told from others: it can be compared all the same.
+        # Closed form, or its tables are not to be told from others: a model to compare with all the same.
         return []
     return [
         TableSpectrum(table.label, table.side, Spectrum.of([table.values[1:].float().cpu().numpy()], table.width))

@@ -24,6 +24,12 @@ _COLOURS_OF = {
     "control": ("#8c8c8c", "#a58b6f", "#7d93a8"),
     "baseline": ("#d4a017", "#3fa7b5", "#b5577a"),
 }
+# The next where the colours are used up.
+_DASHES_OF: dict[str, tuple[Any, ...]] = {
+    "llm": ("-", "-.", (0, (7, 1, 1, 1, 1, 1))),
+    "control": ("--", (0, (6, 2)), (0, (3, 3))),
+    "baseline": ((0, (1, 2)),),
+}
 # Stands for the page's own colour of text in an SVG.
 _INK = "#123456"
 
@@ -116,8 +122,8 @@ def _styles(report: Report, ink: str) -> dict[tuple[str, str], Style]:
             styles[key] = Style(ink, ("-", ":", "-.")[number % 3])
         else:
             colours = _COLOURS_OF[role]
-            dashes = {"llm": "-", "control": "--", "baseline": (0, (1, 2))}[role]
-            styles[key] = Style(colours[number % len(colours)], dashes)
+            turn = number // len(colours) % len(_DASHES_OF[role])
+            styles[key] = Style(colours[number % len(colours)], _DASHES_OF[role][turn])
     return styles
 
 
@@ -234,7 +240,9 @@ def _spectrum(report: Report, dataset: str, styles: Mapping[tuple[str, str], Sty
     models = list(spectra["model"].unique())
     figure, (panels,) = _panels(len(models), sharey=True)
     for panel, model in zip(panels, models, strict=True):
-        for start, rows in spectra[spectra["model"] == model].groupby("start", sort=False):
+        of_model = spectra[spectra["model"] == model]
+        # A grid may have chosen another width with another seed.
+        for (start, _), rows in of_model.groupby(["start", of_model["singular_values"].map(len)], sort=False):
             style = _style(styles, model, start)
             values = np.array([np.divide(row, row[0] or 1) for row in rows["singular_values"]]).mean(axis=0)
             places = range(1, len(values) + 1)

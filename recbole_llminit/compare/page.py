@@ -162,13 +162,10 @@ def _efficiency(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
 
 def _spectra(report: Report) -> dict[tuple[str, str], pd.DataFrame]:
     def shown(part: pd.DataFrame) -> pd.DataFrame:
-        lines = part.groupby(["model", "start", "table"], sort=False)
-        means = lines.agg(
-            dimensions=("singular_values", lambda values: len(values.iloc[0])),
-            rank=("effective_rank", "mean"),
-            abundance=("information_abundance", "mean"),
-        ).reset_index()
-        means["dimensions"] = means["dimensions"].astype(str)
+        lines = part.assign(dimensions=part["singular_values"].map(len).astype(str)).groupby(
+            ["model", "start", "table", "dimensions"], sort=False
+        )
+        means = lines.agg(rank=("effective_rank", "mean"), abundance=("information_abundance", "mean")).reset_index()
         for column in ("rank", "abundance"):
             means[column] = [_number(value, 1) for value in means[column]]
         return means.rename(columns={"rank": "effective rank", "abundance": "information abundance"})

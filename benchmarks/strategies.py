@@ -1,0 +1,204 @@
+"""The study of strategies: its tables, tests and figures.
+
+Each stage is a comparison, all in one folder, so that none trains again what another has trained::
+
+    for stage in strategies scales options finalists; do
+        recbole-llminit compare --config_files=yaml/study/$stage.yaml --out=study
+    done
+    python benchmarks/strategies.py --study=study
+
+Arguments as ``--llm_embedding=PATH`` go to every stage, as they do to ``compare``. Writes ``results/strategies.md``,
+``strategies.csv`` (a row for each line and seed of each stage), ``strategies_tests.csv`` and the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from recbole_llminit.compare.options import CompareOptions
+from recbole_llminit.compare.plan import make_plan
+from recbole_llminit.compare.report import Cell, Report
+from recbole_llminit.compare.statistics import holm, paired_test, user_differences
+from recbole_llminit.compare.trial import TrialResult, read_trial
+
+STAGES = ("strategies", "scales", "options", "finalists")
+RECOMMENDED = "cca"
+# What the recommended start is to be better than.
+RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
+METRICS = ("recall@10", "ndcg@10")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the study that has finished."""
+
+    name: str
+    report: Report
+    results: Mapping[str, TrialResult]
+
+
+def read_stage(name: str, study: Path, arguments: Sequence[str]) -> Stage:
+    """Read the trials of a stage's file from the study's folder."""
+    path = Path("yaml/study") / f"{name}.yaml"
+    plan = make_plan(CompareOptions.from_files([path], arguments))
+    found = {trial: read_trial(study / "trials", trial) for trial in plan.trials}
+    results = {trial: result for trial, result in found.items() if result is not None}
+    command = f"recbole-llminit compare --config_files={path} --out=study"
+    return Stage(name, Report.of(plan.entries, results, plan.options, command=command), results)
+
+
+def draw_stage(stage: Stage) -> str:
+    """Draw a stage's lines with what was chosen by and what it cost."""
+    runs = stage.report.runs
+    means = runs.groupby(["model", "start"])[["valid_score", "best_epoch"]].mean()
+    rows = []
+    for row in stage.report.sections()[0].rows:
+        valid, epoch = means.loc[(row.model, row.start.split(" (")[0] if row.start else "")]
+        rows.append(
+            {
+                "model": row.model,
+                "start": row.start,
+                "validation NDCG@10": f"{valid:.4f}",
+                **{metric: Cell.to_markdown(cell) for metric, cell in row.cells.items()},
+                "best epoch": f"{epoch:.0f}" if row.start else "-",
+            }
+        )
+    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return table
+
+
+def test_goal(stage: Stage) -> pd.DataFrame:
+    """Test the recommended start of each model against its rivals, Holm over all tests of a metric."""
+    runs = stage.report.runs
+    rows = []
+    for model in runs.loc[runs["start"] == RECOMMENDED, "model"].unique():
+        for rival in RIVALS:
+            of_model = runs[(runs["model"] == model) & (runs["start"] == rival)]
+            others = of_model if len(of_model) else runs[(runs["model"] == rival) & (runs["start"] == "")]
+            ours = runs[(runs["model"] == model) & (runs["start"] == RECOMMENDED)]
+            if others.empty:
+                continue
+            for metric in METRICS:
+                differences, seeds = user_differences(*(_users(stage, lines, metric) for lines in (ours, others)))
+                rows.append({"model": model, "against": rival, "metric": metric, "recommended": ours[metric].mean(),
+                             "rival": others[metric].mean(), **vars(paired_test(differences, len(seeds)))})  # fmt: skip
+    tests = pd.DataFrame(rows)
+    tests["p_holm"] = tests.groupby("metric")["p"].transform(lambda p: holm(p.to_list()))
+    return tests
+
+
+def _users(stage: Stage, lines: pd.DataFrame, metric: str) -> dict[int, pd.Series]:
+    return {
+        row.seed: stage.results[row.trial].users.set_index("user_id")[metric] for row in lines.itertuples(index=False)
+    }
+
+
+def measure_speed(stage: Stage) -> pd.DataFrame:
+    """Measure at which epoch each start first has the tuned stock start's best validation score, seed by seed."""
+    runs = stage.report.runs
+    rows = []
+    for tuned in runs[runs["start"] == "none tuned"].itertuples(index=False):
+        for run in runs[(runs["model"] == tuned.model) & (runs["seed"] == tuned.seed)].itertuples(index=False):
+            curve = stage.results[run.trial].content["curve"]
+            reached = next((point["epoch"] for point in curve if point["score"] >= tuned.valid_score), None)
+            rows.append({"model": run.model, "start": run.start, "seed": run.seed, "epoch": reached,
+                         "of_tuned": tuned.best_epoch, "share": reached and reached / tuned.best_epoch})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def draw_speed(speed: pd.DataFrame) -> str:
+    """Draw the median epochs and shares; a seed that never gets there counts as later than any that does."""
+    rows = []
+    for (model, start), lines in speed.groupby(["model", "start"], sort=False):
+        rows.append(
+            {
+                "model": model,
+                "start": start,
+                "epochs (median)": _median(lines["epoch"], "{:.0f}"),
+                "share of the tuned start's own (median)": _median(lines["share"], "{:.2f}"),
+                "seeds that get there": f"{lines['epoch'].notna().sum()} of {len(lines)}",
+            }
+        )
+    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return table
+
+
+def _median(values: pd.Series, form: str) -> str:
+    median = values.astype(float).fillna(float("inf")).median()
+    return form.format(median) if median < float("inf") else "never"
+
+
+def draw_goal(tests: pd.DataFrame) -> str:
+    """Draw the tests of the recommended start."""
+    shown = pd.DataFrame(
+        {
+            "model": tests["model"],
+            "metric": tests["metric"],
+            "against": tests["against"],
+            RECOMMENDED: tests["recommended"].map("{:.4f}".format),
+            "other": tests["rival"].map("{:.4f}".format),
+            "difference [95 % interval]": [
+                f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" for row in tests.itertuples()
+            ],
+            "p (Holm)": tests["p_holm"].map("{:.2g}".format),
+        }
+    ).sort_values(["model", "metric"], kind="stable")
+    table: str = shown.to_markdown(index=False, disable_numparse=True)
+    return table
+
+
+def draw_figure(stage: Stage) -> Figure:
+    """Draw the test metrics of a stage's starts, with the tuned stock start and EASE as lines."""
+    runs = stage.report.runs
+    models = list(runs.loc[runs["role"] != "baseline", "model"].unique())
+    means = runs.groupby(["model", "start", "role"], sort=False)[list(METRICS)].mean().reset_index()
+    figure = Figure(figsize=(9, 0.26 * means["start"].nunique() + 1.2), layout="constrained")
+    panels = figure.subplots(1, 2 * len(models), sharey=True)
+    colours = {"llm": "#d95f02", "control": "#8c8c8c", "stock": "black"}
+    for number, (model, metric) in enumerate((model, metric) for model in models for metric in METRICS):
+        panel, lines = panels[number], means[means["model"] == model]
+        panel.scatter(lines[metric], lines["start"], color=[colours[role] for role in lines["role"]], s=18)
+        for name, style in (("none tuned", ":"), ("EASE", "--")):
+            level = means.loc[(means["start"] == name) & (means["model"] == model) | (means["model"] == name), metric]
+            if len(level):
+                panel.axvline(level.iloc[0], color="black", linestyle=style, linewidth=0.8)
+        panel.set_title(f"{model}, {metric}", fontsize=9)
+        panel.tick_params(labelsize=7)
+        panel.grid(axis="y", alpha=0.2)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def main() -> None:
+    """Read the stages and write the page, the tables and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--study", type=Path, default=Path("study"))
+    parser.add_argument("--stages", nargs="+", default=STAGES)
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    options, arguments = parser.parse_known_args()
+    stages = {name: read_stage(name, options.study, arguments) for name in options.stages}
+    pd.concat([stage.report.runs.assign(stage=name) for name, stage in stages.items()]).to_csv(
+        options.out / "strategies.csv", index=False
+    )
+    content: dict[str, Any] = {f"{name}_table": draw_stage(stage) for name, stage in stages.items()}
+    content |= {f"{name}_legend": stage.report.legend for name, stage in stages.items()}
+    first, last = next(iter(stages.values())), list(stages.values())[-1]
+    draw_figure(first).savefig(options.out / "strategies.png", dpi=130, facecolor="white")
+    tests, speed = test_goal(last), measure_speed(last)
+    tests.to_csv(options.out / "strategies_tests.csv", index=False)
+    content |= {"goal": draw_goal(tests), "speed": draw_speed(speed)}
+    content["environment"] = "\n".join(f"- {line}" for line in last.report.environment)
+    template = Path(__file__).with_name("strategies.md.template").read_text(encoding="utf-8")
+    (options.out / "strategies.md").write_text(template.format(**content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
