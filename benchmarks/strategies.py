@@ -2,13 +2,14 @@
 
 Each stage is a comparison, all in one folder, so that none trains again what another has trained::
 
-    for stage in strategies scales options finalists; do
+    for stage in strategies scales options finalists sparse collapse; do
         recbole-llminit compare --config_files=yaml/study/$stage.yaml --out=study
     done
     python benchmarks/strategies.py --study=study
 
-Arguments as ``--llm_embedding=PATH`` go to every stage, as they do to ``compare``. Writes ``results/strategies.md``,
-``strategies.csv`` (a row for each line and seed of each stage), ``strategies_tests.csv`` and the figures.
+Arguments as ``--llm_embedding=PATH`` go to every stage, as they do to ``compare``. The words of the page are in
+``benchmarks/strategies.md``. Writes ``results/strategies.md``, ``strategies.csv`` (a row for each line and seed of each
+stage), ``strategies_tests.csv`` and the figures.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from recbole_llminit.compare.options import CompareOptions
 from recbole_llminit.compare.plan import make_plan
-from recbole_llminit.compare.report import Cell, Report
+from recbole_llminit.compare.report import LINE, Cell, Report
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.trial import TrialResult, read_trial
 
-STAGES = ("strategies", "scales", "options", "finalists")
+STAGES = ("strategies", "scales", "options", "finalists", "sparse", "collapse")
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
 RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
@@ -54,12 +56,13 @@ def read_stage(name: str, study: Path, arguments: Sequence[str]) -> Stage:
     return Stage(name, Report.of(plan.entries, results, plan.options, command=command), results)
 
 
-def draw_stage(stage: Stage) -> str:
+def draw_stage(stage: Stage, drop: str = "none") -> str:
     """Draw a stage's lines with what was chosen by and what it cost."""
-    runs = stage.report.runs
+    runs = stage.report.runs[stage.report.runs["drop"] == drop]
     means = runs.groupby(["model", "start"])[["valid_score", "best_epoch"]].mean()
     rows = []
-    for row in stage.report.sections()[0].rows:
+    (section,) = [section for section in stage.report.sections() if section.drop == drop]
+    for row in section.rows:
         valid, epoch = means.loc[(row.model, row.start.split(" (")[0] if row.start else "")]
         rows.append(
             {
@@ -177,27 +180,66 @@ def draw_figure(stage: Stage) -> Figure:
     return figure
 
 
+def draw_collapse(stage: Stage) -> tuple[str, Figure]:
+    """Draw quality and effective rank of the trained item tables over their width."""
+    spectra = stage.report.spectra
+    ranks = spectra[spectra["side"] == "item"].groupby(LINE)["effective_rank"].mean().rename("effective rank")
+    means = stage.report.runs.groupby(LINE, sort=False)[list(METRICS)].mean().join(ranks).reset_index()
+    # The stock start that every comparison has is the one of its width as well.
+    means = means[means["start"].str.contains(r" \d+$")]
+    means[["start", "width"]] = means["start"].str.extract(r"(.*) (\d+)$")
+    means = means.astype({"width": int})
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for panel, column in zip(figure.subplots(1, 3), (*METRICS, "effective rank"), strict=True):
+        for start, lines in means.groupby("start", sort=False):
+            panel.plot(lines["width"], lines[column], marker="o", markersize=3, label=start)
+        panel.set(xlabel="width of the tables", ylabel=column, xscale="log")
+        panel.set_xticks(sorted(set(means["width"])), [str(width) for width in sorted(set(means["width"]))])
+        panel.minorticks_off()
+        panel.spines[["top", "right"]].set_visible(False)
+    widths = np.array(sorted(set(means["width"])))
+    panel.plot(widths, widths, color="black", linestyle=":", linewidth=0.8, label="the width")
+    panel.legend(frameon=False, fontsize=8)
+    table = means.pivot_table(index="start", columns="width", values=[*METRICS, "effective rank"], sort=False)
+    rows = [
+        {
+            "start": start,
+            **{f"{column}, d = {width}": f"{table.loc[start, (column, width)]:.{places}f}" for width in widths},
+        }
+        for column, places in ((METRICS[0], 4), (METRICS[1], 4), ("effective rank", 1))
+        for start in table.index
+    ]
+    parts = [pd.DataFrame(rows[place : place + len(table)]) for place in range(0, len(rows), len(table))]
+    return "\n\n".join(part.to_markdown(index=False, disable_numparse=True) for part in parts), figure
+
+
 def main() -> None:
-    """Read the stages and write the page, the tables and the figure."""
+    """Read the stages and write the page, the tables and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("study"))
-    parser.add_argument("--stages", nargs="+", default=STAGES)
     parser.add_argument("--out", type=Path, default=Path("results"))
     options, arguments = parser.parse_known_args()
-    stages = {name: read_stage(name, options.study, arguments) for name in options.stages}
-    pd.concat([stage.report.runs.assign(stage=name) for name, stage in stages.items()]).to_csv(
-        options.out / "strategies.csv", index=False
-    )
-    content: dict[str, Any] = {f"{name}_table": draw_stage(stage) for name, stage in stages.items()}
-    content |= {f"{name}_legend": stage.report.legend for name, stage in stages.items()}
-    first, last = next(iter(stages.values())), list(stages.values())[-1]
-    draw_figure(first).savefig(options.out / "strategies.png", dpi=130, facecolor="white")
-    tests, speed = test_goal(last), measure_speed(last)
+    stages = {name: read_stage(name, options.study, arguments) for name in STAGES}
+    runs = [stage.report.runs.assign(stage=name) for name, stage in stages.items()]
+    pd.concat(runs).to_csv(options.out / "strategies.csv", index=False)
+    tests, speed = test_goal(stages["finalists"]), measure_speed(stages["finalists"])
     tests.to_csv(options.out / "strategies_tests.csv", index=False)
-    content |= {"goal": draw_goal(tests), "speed": draw_speed(speed)}
-    content["environment"] = "\n".join(f"- {line}" for line in last.report.environment)
-    template = Path(__file__).with_name("strategies.md.template").read_text(encoding="utf-8")
-    (options.out / "strategies.md").write_text(template.format(**content), encoding="utf-8")
+    draw_figure(stages["strategies"]).savefig(options.out / "strategies.png", dpi=130, facecolor="white")
+    collapse, figure = draw_collapse(stages["collapse"])
+    figure.savefig(options.out / "strategies_collapse.png", dpi=130, facecolor="white")
+    page = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(  # noqa: S701  markdown needs none
+        Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    )
+    text = page.render(
+        tables={name: draw_stage(stage) for name, stage in stages.items() if name != "collapse"},
+        legends={name: stage.report.legend for name, stage in stages.items()},
+        sparse=draw_stage(stages["sparse"], "0.8"),
+        goal=draw_goal(tests),
+        speed=draw_speed(speed),
+        collapse=collapse,
+        environment=stages["finalists"].report.environment,
+    )
+    (options.out / "strategies.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def test_the_packaged_store_is_small():
     assert sorted(path.name for path in ML100K.iterdir()) == ["README.md", "part-00000.arrow"]
 
 
-COMPARISONS = [*sorted(ROOT.glob("yaml/compare*.yaml")), *sorted(ROOT.glob("yaml/paper/*.yaml"))]
+COMPARISONS = sorted(path for folder in ("compare*", "paper/*", "study/*") for path in ROOT.glob(f"yaml/{folder}.yaml"))
 
 
 @pytest.mark.parametrize("path", sorted(set(ROOT.glob("yaml/*.yaml")) - {*COMPARISONS}), ids=lambda path: path.name)
@@ -74,8 +74,12 @@ def test_every_comparison_can_be_planned(path, tmp_path):
     plan = make_plan(options)
     assert {trial.settings["train_batch_size"] for trial in plan.trials.values()} == {settings["train_batch_size"]}
     starts = [start.label for start in options.starts]
-    paper = ["none", "rand", "uni", "var"]
-    assert starts == (paper if path.parent.name == "paper" else [*paper, "noise", "var shuffled"])
+    if path.parent.name == "study":
+        assert starts[0] == "none" and "control" in {start.role for start in options.starts}
+        assert f"--config_files=yaml/study/{path.name} " in path.read_text()
+    else:
+        paper = ["none", "rand", "uni", "var"]
+        assert starts == (paper if path.parent.name == "paper" else [*paper, "noise", "var shuffled"])
 
 
 def documented(path):
