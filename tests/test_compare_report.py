@@ -267,3 +267,31 @@ def test_the_page_of_cold_starts_and_seeds(tmp_path):
     assert [section.drop for section in found.sections()] == ["none", "0.5", "all_but_one"]
     # Holm's family is one level.
     assert len(found.tests) == 3 and (found.tests["p_holm"] == found.tests["p"]).all()
+
+
+def spectrum(*values, label="item_embedding.weight", side="item"):
+    return {"label": label, "side": side, "spectrum": {"singular_values": list(values)}}
+
+
+def test_spectra_literally_and_where_seeds_have_other_widths(tmp_path):
+    """A grid over the width may choose another with each seed; a trial of the version before has no spectra."""
+    entries = [Entry("d", "M", "none", "stock", None, seed, (f"t{seed}",)) for seed in (1, 2, 3)]
+    results = {
+        "t1": result(
+            hits(0.1), spectra=[spectrum(4, 2, 2), spectrum(3, 3, label="user_embedding.weight", side="user")]
+        ),
+        "t2": result(hits(0.1), spectra=[spectrum(6, 6)]),
+        "t3": result(hits(0.1)),
+    }
+    found = Report.of(entries, results, OPTIONS)
+    rows = found.spectra.set_index(["seed", "side"])
+    assert len(rows) == 3
+    assert rows.loc[(1, "item"), "effective_rank"] == pytest.approx(2**1.5)
+    assert rows.loc[(1, "item"), "information_abundance"] == pytest.approx(2)
+    assert rows.loc[(2, "item"), "effective_rank"] == pytest.approx(2)
+    save_report(found, tmp_path)
+    lines = [" ".join(line.split()) for line in (tmp_path / "report.md").read_text().splitlines()]
+    for line in ("| M | none | item_embedding.weight | 3 | 2.8 | 2.0 |", "| M | none | item_embedding.weight | 2 | 2.0 | 2.0 |",
+                 "| M | none | user_embedding.weight | 2 | 2.0 | 2.0 |"):  # fmt: skip
+        assert line in lines
+    assert (tmp_path / "d_spectrum.png").exists()

@@ -84,7 +84,7 @@ def test_every_comparison_can_be_planned(path, tmp_path):
 
 def documented(path):
     """The keys of a YAML file whose line says type and meaning."""
-    found = re.findall(r"^([a-z_]+):.*# \((?:str|int|float|bool|dict|list)\) .+", path.read_text(), re.MULTILINE)
+    found = re.findall(r"^([A-Za-z_]+):.*# \((?:str|int|float|bool|dict|list)\) .+", path.read_text(), re.MULTILINE)
     return set(found)
 
 
