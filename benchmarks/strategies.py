@@ -15,6 +15,7 @@ stage), ``strategies_tests.csv`` and the figures.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
+from recbole_llminit.compare.figures import draw_figures
 from recbole_llminit.compare.options import CompareOptions
 from recbole_llminit.compare.plan import make_plan
 from recbole_llminit.compare.report import LINE, Cell, Report
@@ -63,14 +65,16 @@ def draw_stage(stage: Stage, drop: str = "none") -> str:
     rows = []
     (section,) = [section for section in stage.report.sections() if section.drop == drop]
     for row in section.rows:
-        valid, epoch = means.loc[(row.model, row.start.split(" (")[0] if row.start else "")]
+        # Without its letter, which is all that a baseline's has.
+        start = re.sub(r" ?\([a-z]\)$", "", row.start)
+        valid, epoch = means.loc[(row.model, start)]
         rows.append(
             {
                 "model": row.model,
                 "start": row.start,
                 "validation NDCG@10": f"{valid:.4f}",
                 **{metric: Cell.to_markdown(cell) for metric, cell in row.cells.items()},
-                "best epoch": f"{epoch:.0f}" if row.start else "-",
+                "best epoch": f"{epoch:.0f}" if start else "-",
             }
         )
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
@@ -176,6 +180,7 @@ def draw_figure(stage: Stage) -> Figure:
         panel.tick_params(labelsize=7)
         panel.grid(axis="y", alpha=0.2)
         panel.spines[["top", "right"]].set_visible(False)
+    panels[0].margins(y=0.02)
     panels[0].invert_yaxis()
     return figure
 
@@ -217,26 +222,32 @@ def main() -> None:
     """Read the stages and write the page, the tables and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("study"))
+    parser.add_argument("--stages", nargs="+", default=STAGES, help="those that have finished")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options, arguments = parser.parse_known_args()
-    stages = {name: read_stage(name, options.study, arguments) for name in STAGES}
+    stages = {name: read_stage(name, options.study, arguments) for name in options.stages}
     runs = [stage.report.runs.assign(stage=name) for name, stage in stages.items()]
     pd.concat(runs).to_csv(options.out / "strategies.csv", index=False)
     tests, speed = test_goal(stages["finalists"]), measure_speed(stages["finalists"])
     tests.to_csv(options.out / "strategies_tests.csv", index=False)
     draw_figure(stages["strategies"]).savefig(options.out / "strategies.png", dpi=130, facecolor="white")
-    collapse, figure = draw_collapse(stages["collapse"])
-    figure.savefig(options.out / "strategies_collapse.png", dpi=130, facecolor="white")
+    convergence = draw_figures(stages["finalists"].report)["amazon-office convergence"]
+    convergence.savefig(options.out / "strategies_convergence.png", dpi=130, facecolor="white")
+    collapse = ""
+    if "collapse" in stages:
+        collapse, figure = draw_collapse(stages["collapse"])
+        figure.savefig(options.out / "strategies_collapse.png", dpi=130, facecolor="white")
     page = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(  # noqa: S701  markdown needs none
         Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     )
     text = page.render(
         tables={name: draw_stage(stage) for name, stage in stages.items() if name != "collapse"},
         legends={name: stage.report.legend for name, stage in stages.items()},
-        sparse=draw_stage(stages["sparse"], "0.8"),
+        sparse=draw_stage(stages["sparse"], "0.8") if "sparse" in stages else "",
         goal=draw_goal(tests),
         speed=draw_speed(speed),
         collapse=collapse,
+        stages=options.stages,
         environment=stages["finalists"].report.environment,
     )
     (options.out / "strategies.md").write_text(text, encoding="utf-8")
