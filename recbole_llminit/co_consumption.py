@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,6 @@ class Slab:
     means: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
 class CoConsumption:
     """The walk from an item to one of its training users, and on to another of the user's training items.
 
@@ -60,22 +59,14 @@ class CoConsumption:
     A user weighs alike whether they have two items or a thousand; counting pairs would let the thousand outweigh all.
     """
 
-    embeddings: AlignedEmbeddings
-    interactions: csr_matrix
-    has_mean: npt.NDArray[np.bool_] = field(init=False)
-    _histories: csr_matrix = field(init=False, repr=False)
-    _others: npt.NDArray[np.float32] = field(init=False, repr=False)
-    _users: npt.NDArray[np.float32] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        histories = (self.interactions @ diags((self.embeddings.rows >= 0).astype(np.float32))).tocsr()
-        histories.eliminate_zeros()
-        lengths = np.diff(histories.indptr)
-        users = histories.T @ (lengths > 1).astype(np.float32)
-        object.__setattr__(self, "_histories", histories)
-        object.__setattr__(self, "_others", np.where(lengths > 1, 1 / np.maximum(lengths - 1, 1), 0).astype(np.float32))
-        object.__setattr__(self, "_users", users)
-        object.__setattr__(self, "has_mean", users > 0)
+    def __init__(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> None:
+        self.embeddings = embeddings
+        self._histories = (interactions @ diags((embeddings.rows >= 0).astype(np.float32))).tocsr()
+        self._histories.eliminate_zeros()
+        lengths = np.diff(self._histories.indptr)
+        self._others = np.where(lengths > 1, 1 / np.maximum(lengths - 1, 1), 0).astype(np.float32)
+        self._users = self._histories.T @ (lengths > 1).astype(np.float32)
+        self.has_mean: npt.NDArray[np.bool_] = self._users > 0
 
     def slabs(self) -> Iterator[Slab]:
         """Yield all columns, so many at a time that memory does not grow with their number.
@@ -85,7 +76,7 @@ class CoConsumption:
         The graph of items is not made: the mean is the users' sums, summed over the item's users, less the item's own
         part. The cost is that of the interactions times the columns, however long the histories are.
         """
-        n_users, n_items = self.interactions.shape
+        n_users, n_items = self._histories.shape
         width = self.embeddings.width
         step = max(1, min(width, _SLAB_NUMBERS // (n_users + 4 * n_items)))
         own = (self._histories.T @ self._others)[:, None]

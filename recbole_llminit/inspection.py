@@ -21,6 +21,7 @@ from recbole_llminit.model import build_model, find_tables, id_fields, read_vect
 from recbole_llminit.projection import Moments
 from recbole_llminit.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
+from recbole_llminit.strategy import unit_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -304,10 +305,10 @@ class _Dataset:
         items = embeddings.items
         popular = items[np.argsort(-self._degrees[items], kind="stable")[:_QUERIES]]
         asked = dict(pair for ids, block in embeddings.blocks(popular) for pair in zip(ids, block, strict=True))
-        queries = _unit(np.stack([asked[item] for item in popular]))
+        queries = unit_rows(np.stack([asked[item] for item in popular]))
         cosines = np.full((len(popular), embeddings.n_items), -np.inf, dtype=np.float32)
         for ids, block in embeddings.blocks():
-            cosines[:, ids] = queries @ _unit(block).T
+            cosines[:, ids] = queries @ unit_rows(block).T
         cosines[np.arange(len(popular)), popular] = -np.inf
         for item, row in zip(popular, cosines, strict=True):
             nearest = [other for other in np.argsort(-row, kind="stable")[:_NEAREST] if row[other] > -np.inf]
@@ -317,13 +318,6 @@ class _Dataset:
     def _title(self, item: int) -> str:
         token = str(self._tokens["item"][item])
         return self._texts.get(token, token)
-
-
-def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    unit: npt.NDArray[np.float32] = rows.astype(np.float32)
-    lengths = np.linalg.norm(unit, axis=1, keepdims=True)
-    unit /= np.where(lengths > 0, lengths, 1)
-    return unit
 
 
 def _shortened(text: str) -> str:

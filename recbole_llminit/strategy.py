@@ -49,14 +49,19 @@ class Columns:
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return ``block[:, dimensions]`` as float32, shape ``[k, d]``."""
         values: npt.NDArray[np.float32] = np.take(block, self.dimensions, axis=1).astype(np.float32, copy=False)
-        if self.unit:
-            lengths = np.linalg.norm(values, axis=1, keepdims=True)
-            values /= np.where(lengths > 0, lengths, 1)
-        return values
+        return unit_rows(values) if self.unit else values
 
     def to_dict(self) -> dict[str, Any]:
         """Return the kept columns in JSON types."""
         return {"kind": "columns", "dimensions": list(self.dimensions), "unit": self.unit}
+
+
+def unit_rows(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return rows of shape ``[k, d]`` brought to length 1, in float32; zeros stay zeros."""
+    unit: npt.NDArray[np.float32] = rows.astype(np.float32)
+    lengths = np.linalg.norm(unit, axis=1, keepdims=True)
+    unit /= np.where(lengths > 0, lengths, 1)
+    return unit
 
 
 @dataclass(frozen=True, eq=False)
