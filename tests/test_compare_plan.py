@@ -7,6 +7,8 @@ import yaml
 from recbole_llminit.compare.options import BASELINES, CompareOptions, Start
 from recbole_llminit.compare.plan import make_plan
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.store import append_shard, hash_text
+from tests.conftest import FACTS
 
 
 @pytest.fixture
@@ -142,6 +144,19 @@ def test_a_trials_name_holds_what_changes_its_outcome(settings, tiny_vectors, tm
                      "".join(f"{item},{','.join(map(str, vector[:16]))}\n" for item, vector in tiny_vectors.items()))  # fmt: skip
     changed = names(settings, llm_embedding=str(other))
     assert changed[0] == base[0] and not set(changed[1:]) & set(base)
+
+
+def test_a_store_that_has_grown_makes_other_trials(settings, tiny_vectors, tmp_path):
+    def grow(part):
+        vectors = np.stack([tiny_vectors[item] for item in part])
+        append_shard(tmp_path / "grown", part, [hash_text(item) for item in part], vectors, FACTS)
+        return names(settings, llm_embedding=str(tmp_path / "grown"))
+
+    items = sorted(tiny_vectors)
+    begun, finished = grow(items[:10]), grow(items[10:])
+    assert finished[0] == begun[0] and not set(finished[1:]) & set(begun)
+    # In which order they were encoded changes nothing.
+    assert finished == names(settings)
 
 
 def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):

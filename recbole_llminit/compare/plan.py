@@ -227,7 +227,7 @@ class _Prepared:
         }
         user: str | Path = options.user
         if isinstance(user, Path):
-            passed["init_user"], user = str(user.resolve()), read_embeddings(user, config["USER_ID_FIELD"]).fingerprint
+            passed["init_user"], user = str(user.resolve()), _identify(user, config["USER_ID_FIELD"])
         start = [] if options.strategy is None else [repr(options.strategy), options.scale, user,
                  options.missing, options.tables, options.trainable, options.shuffle, vectors]  # fmt: skip
         name = "" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else settings.get("init_strategy", "")
@@ -269,7 +269,7 @@ class _Prepared:
         return self._data[str(folder)]
 
     def _provide(self, options: InitOptions, config: Config, settings: Mapping[str, Any]) -> tuple[str, str]:
-        """Return the path and the fingerprint of the vectors, made once for all that ask for the same."""
+        """Return the path and what tells the vectors from others, made once for all that ask for the same."""
         keys = {key: value for key, value in settings.items() if key.startswith("llm_")}
         asked = json.dumps([config["dataset"], keys], sort_keys=True, default=str)
         if asked not in self._vectors:
@@ -277,8 +277,15 @@ class _Prepared:
                 self._vectors[asked] = ("", "to be made")
             else:
                 path = options.provide_embedding().resolve()
-                self._vectors[asked] = (str(path), read_embeddings(path, config["ITEM_ID_FIELD"]).fingerprint)
+                self._vectors[asked] = (str(path), _identify(path, config["ITEM_ID_FIELD"]))
         return self._vectors[asked]
+
+
+def _identify(path: Path, id_field: str) -> str:
+    """Return the fingerprint of the vectors and of their ids: a store has the same one while more are encoded."""
+    embeddings = read_embeddings(path, id_field)
+    ids = hashlib.sha256("\n".join(sorted(map(str, embeddings.tokens))).encode())
+    return f"{embeddings.fingerprint}-{ids.hexdigest()[:16]}"
 
 
 def _are_missing(options: InitOptions) -> bool:
