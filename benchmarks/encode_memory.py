@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import platform
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from memory import anonymous, watch_memory
 
 from recbole_llminit import EncodeOptions, encoding
 
@@ -45,18 +45,6 @@ class HashEncoder:
         """Return a row of numbers per text."""
         seeds = np.array([hash(text) for text in texts]) % 1000
         return ((seeds[:, None] + np.arange(WIDTH)[None]) / 1000).astype(np.float32)
-
-
-def anonymous() -> float:
-    """Return the process's anonymous memory in MB."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["RssAnon"].split()[0]) / 1024
-
-
-def watch(peak: list[float], stop: threading.Event) -> None:
-    """Keep the highest value seen."""
-    while not stop.wait(0.02):
-        peak[0] = max(peak[0], anonymous())
 
 
 def write_texts(path: Path, count: int) -> None:
@@ -90,19 +78,16 @@ def main() -> None:
         settings = EncodeOptions.from_files([], [*arguments, "--show_progress=False"])
         after_imports = anonymous()
         for name in ("encode", "nothing to do"):
-            peak, stop = [after_imports], threading.Event()
-            watcher = threading.Thread(target=watch, args=(peak, stop))
-            watcher.start()
-            began = time.perf_counter()
-            report = encoding.encode_items(settings)
-            seconds = time.perf_counter() - began
-            stop.set()
-            watcher.join()
+            with watch_memory(0.02) as peak:
+                began = time.perf_counter()
+                report = encoding.encode_items(settings)
+                seconds = time.perf_counter() - began
             size = sum(path.stat().st_size for path in report.folder.glob("*.arrow")) / 1e6
+            above = peak.megabytes - after_imports
             print(
-                f"{name}: {report.encoded:,} of {report.items:,} items encoded, {seconds:.1f} s, peak "
-                f"{peak[0] - after_imports:.0f} MB above the {after_imports:.0f} MB after imports; store {size:.0f} MB "
-                f"in {len(list(report.folder.glob('*.arrow')))} shards"
+                f"{name}: {report.encoded:,} of {report.items:,} items encoded, {seconds:.1f} s, peak {above:.0f} MB "
+                f"above the {after_imports:.0f} MB after imports; store {size:.0f} MB in "
+                f"{len(list(report.folder.glob('*.arrow')))} shards"
             )
     print(f"Python {platform.python_version()}, numpy {np.__version__}, pyarrow {pa.__version__}")
 

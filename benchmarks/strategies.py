@@ -1,13 +1,14 @@
-"""The study of strategies: its tables, tests and figures.
+r"""The study of strategies: its tables, tests and figures.
 
 Each stage is a comparison, all in one folder, so that none trains again what another has trained::
 
-    for stage in strategies scales options finalists sparse collapse; do
+    for stage in strategies scales options finalists finalists_contrastive finalists_sequential \
+                 beauty_bpr beauty_lightgcn sparse collapse; do
         recbole-llminit compare --config_files=yaml/study/$stage.yaml --out=study
     done
     python benchmarks/strategies.py --study=study
 
-Arguments as ``--llm_embedding=PATH`` go to every stage, as they do to ``compare``. The words of the page are in
+Arguments as ``--llm_encoder=PATH`` go to every stage, as they do to ``compare``. The words of the page are in
 ``benchmarks/strategies.md``. Writes ``results/strategies.md``, ``strategies.csv`` (a row for each line and seed of each
 stage), ``strategies_tests.csv`` and the figures.
 """
@@ -32,7 +33,10 @@ from recbole_llminit.compare.report import LINE, Cell, Report
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.trial import TrialResult, read_trial
 
-STAGES = ("strategies", "scales", "options", "finalists", "sparse", "collapse")
+STAGES = ("strategies", "scales", "options", "finalists", "finalists_contrastive", "finalists_sequential",
+          "beauty_bpr", "beauty_lightgcn", "sparse", "collapse")  # fmt: skip
+# Models and data that played no part in the choice.
+ELSEWHERE = STAGES[4:8]
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
 RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
@@ -81,30 +85,55 @@ def draw_stage(stage: Stage, drop: str = "none") -> str:
     return table
 
 
-def test_goal(stage: Stage) -> pd.DataFrame:
+def test_recommended(stages: Sequence[Stage]) -> pd.DataFrame:
     """Test the recommended start of each model against its rivals, Holm over all tests of a metric."""
-    runs = stage.report.runs
     rows = []
-    for model in runs.loc[runs["start"] == RECOMMENDED, "model"].unique():
-        for rival in RIVALS:
-            of_model = runs[(runs["model"] == model) & (runs["start"] == rival)]
-            others = of_model if len(of_model) else runs[(runs["model"] == rival) & (runs["start"] == "")]
+    for stage in stages:
+        runs = stage.report.runs
+        for dataset, model in runs.loc[runs["start"] == RECOMMENDED, ["dataset", "model"]].drop_duplicates().to_numpy():
             ours = runs[(runs["model"] == model) & (runs["start"] == RECOMMENDED)]
-            if others.empty:
-                continue
-            for metric in METRICS:
-                differences, seeds = user_differences(*(_users(stage, lines, metric) for lines in (ours, others)))
-                rows.append({"model": model, "against": rival, "metric": metric, "recommended": ours[metric].mean(),
-                             "rival": others[metric].mean(), **vars(paired_test(differences, len(seeds)))})  # fmt: skip
+            for rival in RIVALS:
+                others = _rival(runs, model, rival)
+                for metric in METRICS if len(others) else ():
+                    differences, seeds = _differences(stage, ours, others, metric)
+                    rows.append({"data": dataset, "model": model, "against": rival, "metric": metric,
+                                 "recommended": ours[metric].mean(), "rival": others[metric].mean(),
+                                 **vars(paired_test(differences, len(seeds)))})  # fmt: skip
     tests = pd.DataFrame(rows)
     tests["p_holm"] = tests.groupby("metric")["p"].transform(lambda p: holm(p.to_list()))
     return tests
 
 
-def _users(stage: Stage, lines: pd.DataFrame, metric: str) -> dict[int, pd.Series]:
-    return {
-        row.seed: stage.results[row.trial].users.set_index("user_id")[metric] for row in lines.itertuples(index=False)
-    }
+def test_pooled(stages: Sequence[Stage], rival: str = "EASE") -> pd.DataFrame:
+    """Test the recommended start of the models that all stages have against a rival, over the users of all stages."""
+    found = [set(stage.report.runs.loc[stage.report.runs["start"] == RECOMMENDED, "model"]) for stage in stages]
+    rows = []
+    for model in sorted(set.intersection(*found)):
+        for metric in METRICS:
+            parts = []
+            for stage in stages:
+                runs = stage.report.runs
+                ours = runs[(runs["model"] == model) & (runs["start"] == RECOMMENDED)]
+                parts.append(_differences(stage, ours, _rival(runs, model, rival), metric)[0])
+            rows.append({"data": "both", "model": model, "against": rival, "metric": metric,
+                         **vars(paired_test(pd.concat(parts, ignore_index=True)))})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _rival(runs: pd.DataFrame, model: str, rival: str) -> pd.DataFrame:
+    """Return the runs of another start of the model, or of a baseline."""
+    of_model = runs[(runs["model"] == model) & (runs["start"] == rival)]
+    return of_model if len(of_model) else runs[(runs["model"] == rival) & (runs["start"] == "")]
+
+
+def _differences(
+    stage: Stage, ours: pd.DataFrame, others: pd.DataFrame, metric: str
+) -> tuple[pd.Series, tuple[int, ...]]:
+    first, second = (
+        {row.seed: stage.results[row.trial].users.set_index("user_id")[metric] for row in lines.itertuples(index=False)}
+        for lines in (ours, others)
+    )
+    return user_differences(first, second)
 
 
 def measure_speed(stage: Stage) -> pd.DataFrame:
@@ -115,17 +144,19 @@ def measure_speed(stage: Stage) -> pd.DataFrame:
         for run in runs[(runs["model"] == tuned.model) & (runs["seed"] == tuned.seed)].itertuples(index=False):
             curve = stage.results[run.trial].content["curve"]
             reached = next((point["epoch"] for point in curve if point["score"] >= tuned.valid_score), None)
-            rows.append({"model": run.model, "start": run.start, "seed": run.seed, "epoch": reached,
-                         "of_tuned": tuned.best_epoch, "share": reached and reached / tuned.best_epoch})  # fmt: skip
+            rows.append({"data": run.dataset, "model": run.model, "start": run.start, "seed": run.seed,
+                         "epoch": reached, "of_tuned": tuned.best_epoch,
+                         "share": reached and reached / tuned.best_epoch})  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def draw_speed(speed: pd.DataFrame) -> str:
     """Draw the median epochs and shares; a seed that never gets there counts as later than any that does."""
     rows = []
-    for (model, start), lines in speed.groupby(["model", "start"], sort=False):
+    for (data, model, start), lines in speed.groupby(["data", "model", "start"], sort=False):
         rows.append(
             {
+                "data": data,
                 "model": model,
                 "start": start,
                 "epochs (median)": _median(lines["epoch"], "{:.0f}"),
@@ -142,22 +173,19 @@ def _median(values: pd.Series, form: str) -> str:
     return form.format(median) if median < float("inf") else "never"
 
 
-def draw_goal(tests: pd.DataFrame) -> str:
-    """Draw the tests of the recommended start."""
-    shown = pd.DataFrame(
-        {
-            "model": tests["model"],
-            "metric": tests["metric"],
-            "against": tests["against"],
-            RECOMMENDED: tests["recommended"].map("{:.4f}".format),
-            "other": tests["rival"].map("{:.4f}".format),
-            "difference [95 % interval]": [
-                f"{row.difference:+.4f} [{row.low:+.4f}, {row.high:+.4f}]" for row in tests.itertuples()
-            ],
-            "p (Holm)": tests["p_holm"].map("{:.2g}".format),
-        }
-    ).sort_values(["model", "metric"], kind="stable")
-    table: str = shown.to_markdown(index=False, disable_numparse=True)
+def draw_tests(tests: pd.DataFrame) -> str:
+    """Draw the tests of the recommended start: a line for each rival, with the differences in both metrics."""
+    p_values = "p_holm" if "p_holm" in tests else "p"
+    rows = []
+    for (data, model, rival), lines in tests.groupby(["data", "model", "against"], sort=False):
+        row = {"data": data, "model": model, f"{RECOMMENDED} against": rival}
+        for metric, line in lines.set_index("metric").iterrows():
+            row[f"{metric}: difference [95 % interval]"] = (
+                f"{line['difference']:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
+            )
+            row[f"{metric}: p"] = f"{line[p_values]:.2g}"
+        rows.append(row)
+    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     return table
 
 
@@ -222,33 +250,41 @@ def main() -> None:
     """Read the stages and write the page, the tables and the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study", type=Path, default=Path("study"))
-    parser.add_argument("--stages", nargs="+", default=STAGES, help="those that have finished")
     parser.add_argument("--out", type=Path, default=Path("results"))
     options, arguments = parser.parse_known_args()
-    stages = {name: read_stage(name, options.study, arguments) for name in options.stages}
+    stages = {name: read_stage(name, options.study, arguments) for name in STAGES}
     runs = [stage.report.runs.assign(stage=name) for name, stage in stages.items()]
     pd.concat(runs).to_csv(options.out / "strategies.csv", index=False)
-    tests, speed = test_goal(stages["finalists"]), measure_speed(stages["finalists"])
-    tests.to_csv(options.out / "strategies_tests.csv", index=False)
+    tests = {
+        "goal": test_recommended([stages["finalists"]]),
+        "elsewhere": test_recommended([stages[name] for name in ELSEWHERE]),
+        "pooled": test_pooled([stages["finalists"], stages["beauty_bpr"]]),
+    }
+    pd.concat([frame.assign(table=name) for name, frame in tests.items()]).to_csv(
+        options.out / "strategies_tests.csv", index=False
+    )
+    elsewhere = pd.concat([measure_speed(stages[name]) for name in ELSEWHERE])
+    speed = {
+        "finalists": measure_speed(stages["finalists"]),
+        "elsewhere": elsewhere[elsewhere["start"].str.startswith(RECOMMENDED)],
+    }
     draw_figure(stages["strategies"]).savefig(options.out / "strategies.png", dpi=130, facecolor="white")
     convergence = draw_figures(stages["finalists"].report)["amazon-office convergence"]
     convergence.savefig(options.out / "strategies_convergence.png", dpi=130, facecolor="white")
-    collapse = ""
-    if "collapse" in stages:
-        collapse, figure = draw_collapse(stages["collapse"])
-        figure.savefig(options.out / "strategies_collapse.png", dpi=130, facecolor="white")
+    collapse, figure = draw_collapse(stages["collapse"])
+    figure.savefig(options.out / "strategies_collapse.png", dpi=130, facecolor="white")
     page = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(  # noqa: S701  markdown needs none
         Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     )
     text = page.render(
         tables={name: draw_stage(stage) for name, stage in stages.items() if name != "collapse"},
         legends={name: stage.report.legend for name, stage in stages.items()},
-        sparse=draw_stage(stages["sparse"], "0.8") if "sparse" in stages else "",
-        goal=draw_goal(tests),
-        speed=draw_speed(speed),
+        sparse=draw_stage(stages["sparse"], "0.8"),
+        tests={name: draw_tests(frame) for name, frame in tests.items()},
+        speed={name: draw_speed(frame) for name, frame in speed.items()},
         collapse=collapse,
-        stages=options.stages,
-        environment=stages["finalists"].report.environment,
+        stages=STAGES,
+        environment=dict.fromkeys(line for stage in stages.values() for line in stage.report.environment),
     )
     (options.out / "strategies.md").write_text(text, encoding="utf-8")
 

@@ -17,13 +17,13 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from memory import anonymous, watch_memory
 
 WIDTH, SIZE, EACH = 384, 128, 10
 STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -37,12 +37,6 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "cca, smooth 0.5": ("cca", {"smooth": 0.5}),
     "rp": ("rp", {}),
 }
-
-
-def anonymous() -> float:
-    """Return the process's anonymous memory in MB."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["RssAnon"].split()[0]) / 1024
 
 
 def measure(strategy: str, count: int, vectors: str) -> dict[str, float]:
@@ -66,27 +60,19 @@ def measure(strategy: str, count: int, vectors: str) -> dict[str, float]:
     interactions = csr_matrix((ones, (users, items)), shape=(users[-1] + 1, count + 1))
     interactions.data[:] = 1
 
-    before, peak, stop = anonymous(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(0.01):
-            peak[0] = max(peak[0], anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    made = get_strategy(*STRATEGIES[strategy])
-    times = [time.perf_counter()]
-    prepared = made.prepare(embeddings, interactions)
-    times.append(time.perf_counter())
-    reduction = made.fit(prepared, SIZE, interactions=interactions, seed=0)
-    times.append(time.perf_counter())
-    for _, block in prepared.blocks():
-        reduction(block)  # type: ignore[operator]
-    times.append(time.perf_counter())
-    stop.set()
-    watcher.join()
+    before = anonymous()
+    with watch_memory(0.01) as peak:
+        made = get_strategy(*STRATEGIES[strategy])
+        times = [time.perf_counter()]
+        prepared = made.prepare(embeddings, interactions)
+        times.append(time.perf_counter())
+        reduction = made.fit(prepared, SIZE, interactions=interactions, seed=0)
+        times.append(time.perf_counter())
+        for _, block in prepared.blocks():
+            reduction(block)  # type: ignore[operator]
+        times.append(time.perf_counter())
     prepare, fit, reduce = np.diff(times)
-    return {"prepare": prepare, "fit": fit, "reduce": reduce, "peak_mb": max(0.0, peak[0] - before)}
+    return {"prepare": prepare, "fit": fit, "reduce": reduce, "peak_mb": peak.megabytes - before}
 
 
 def main() -> None:
