@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import yaml
 
@@ -379,14 +379,14 @@ def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path
 def _scale(value: Any, default: Scale) -> Scale:
     if value is None:
         return default
-    if value in ("raw", "model"):
-        return "raw" if value == "raw" else "model"
+    if value in ("raw", "model", "score"):
+        return cast("Scale", value)
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
-        raise LLMInitError(f"init_scale is {value!r}: expected raw, model or a number above 0")
+        raise LLMInitError(f"init_scale is {value!r}: expected raw, model, score or a number above 0")
     return number
 
 

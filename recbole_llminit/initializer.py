@@ -30,6 +30,8 @@ UserStart = Aggregation | Literal["none"] | AlignedEmbeddings
 Missing = Literal["model", "mean", "error"]
 
 _LOW_COVERAGE = 0.5
+# Of the dot products of users and items under init_scale: score. Measured: results/strategies.md.
+_SCORE_DEVIATION = 1 / 16
 _BLOCK_ROWS = 8192
 
 
@@ -210,9 +212,10 @@ def initialize_embeddings_(
         Reduces the vectors to each table's width.
     seed : int
         Seed of the strategy's own generator.
-    scale : {"raw", "model"} or float
+    scale : {"raw", "model", "score"} or float
         The standard deviation of all values written to an item table: as the strategy made them, as the model's own
-        initial values had it, or this number. User values are aggregated from the scaled ones, not scaled again.
+        initial values had it, this number, or the one at which the dot products of user and item values have the
+        deviation 1/16. User values are aggregated from the scaled ones, not scaled again.
     user : {"mean", "degree", "idf", "none"} or AlignedEmbeddings
         Users start at a sum of their training items' values (see `aggregate_users
         <recbole_llminit.aggregation.aggregate_users>`), as the model made them, or at vectors of their own by user id,
@@ -274,13 +277,24 @@ def initialize_embeddings_(
         of_width = [table for table in found if table.width == width]
         reductions[width] = strategy.fit(embeddings, width, interactions=interactions, seed=seed)
         item_values = _reduce(embeddings, reductions[width], width)
-        factor = 1.0 if scale == "raw" else _factor(item_values, has_vector, scale, of_width)
-        _multiply_(item_values, factor)
         if isinstance(user, AlignedEmbeddings):
             user_values = _reduce(user, reductions[width], width)
+        elif scale == "score":
+            # A model without a user table ranks by what it makes of a user's items.
+            user_values, _ = aggregate_users(item_values, has_vector, interactions, _aggregation(user))
+        if scale == "score":
+            factor = math.sqrt(
+                _SCORE_DEVIATION / _score_deviation(user_values, has_user_value, item_values, has_vector)
+            )
+        elif scale != "raw":
+            factor = _target(scale, of_width) / _deviation(item_values, has_vector, scale)
+        else:
+            factor = 1.0
+        _multiply_(item_values, factor)
+        if isinstance(user, AlignedEmbeddings):
             _multiply_(user_values, factor)
         elif any(table.side == "user" for table in of_width):
-            user_values, _ = aggregate_users(item_values, has_vector, interactions, cast("Aggregation", user))
+            user_values, _ = aggregate_users(item_values, has_vector, interactions, _aggregation(user))
         has_item_value = has_vector.copy()
         if missing == "mean":
             has_item_value[1:] = True
@@ -401,17 +415,18 @@ def _multiply_(values: npt.NDArray[np.float32], factor: float) -> None:
             values *= factor
 
 
-def _factor(
-    values: npt.NDArray[np.float32],
-    has_value: npt.NDArray[np.bool_],
-    scale: Literal["model"] | float,
-    tables: Sequence[EmbeddingTable],
-) -> float:
-    if scale == "model":
-        weights = [table.values for table in tables if table.side == "item"] or [table.values for table in tables]
-        target = float(torch.cat([values.reshape(-1) for values in weights]).float().std())
-    else:
-        target = scale
+def _aggregation(user: UserStart) -> Aggregation:
+    return "mean" if user == "none" else cast("Aggregation", user)
+
+
+def _target(scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]) -> float:
+    if scale != "model":
+        return scale
+    weights = [table.values for table in tables if table.side == "item"] or [table.values for table in tables]
+    return float(torch.cat([values.reshape(-1) for values in weights]).float().std())
+
+
+def _deviation(values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_], scale: Scale) -> float:
     count = values.shape[1] * has_value.sum()
     mean = values.sum(dtype=np.float64) / count
     # NumPy 1 would subtract a float64 number from a float32 array in float32.
@@ -421,7 +436,38 @@ def _factor(
     deviation = math.sqrt(squares / count)
     if deviation == 0:
         raise LLMInitError(f"init_scale is {scale!r} but all values to write are equal: set init_scale: raw")
-    return target / deviation
+    return deviation
+
+
+def _score_deviation(
+    user_values: npt.NDArray[np.float32],
+    has_user_value: npt.NDArray[np.bool_],
+    item_values: npt.NDArray[np.float32],
+    has_item_value: npt.NDArray[np.bool_],
+) -> float:
+    """Return the standard deviation of the dot products of all users and items with a value.
+
+    The mean square of ``u . v`` over all pairs is the sum over the product of the two sides' mean ``u u^T``, ``v v^T``.
+    """
+    means, squares = [], []
+    for values, has_value in ((user_values, has_user_value), (item_values, has_item_value)):
+        total, scatter = np.zeros(values.shape[1]), np.zeros((values.shape[1], values.shape[1]))
+        for ids in _row_blocks(has_value):
+            rows = values[ids].astype(np.float64)
+            total += rows.sum(axis=0)
+            scatter += rows.T @ rows
+        count = max(1, has_value.sum())
+        means.append(total / count)
+        squares.append(scatter / count)
+    mean_square = float((squares[0] * squares[1]).sum())
+    variance = mean_square - float(means[0] @ means[1]) ** 2
+    # What rounding leaves of equal scores.
+    if not variance > 1e-12 * mean_square:
+        raise LLMInitError(
+            "init_scale is score, and the values of users and items give every pair the same score, or no user has a "
+            "training item with a vector: set init_scale to a number, such as 0.05"
+        )
+    return math.sqrt(variance)
 
 
 def _row_blocks(has_value: npt.NDArray[np.bool_]) -> Iterator[npt.NDArray[np.int64]]:

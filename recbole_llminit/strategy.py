@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
 
-Scale = Literal["raw", "model"] | float
+Scale = Literal["raw", "model", "score"] | float
 StrategyType = TypeVar("StrategyType", bound="type[Strategy]")
 
 
@@ -133,7 +133,7 @@ class Strategy(ABC):
     ----------
     needs_vectors : bool
         False for a control, which reads none: then there need not be any.
-    default_scale : "raw", "model" or float
+    default_scale : "raw", "model", "score" or float
         ``init_scale`` where none is given.
     """
 

@@ -187,7 +187,7 @@ def test_unknown_llm_key():
 
 
 def test_values_that_are_refused():
-    refused("init_scale is 'big': expected raw, model or a number above 0", init_scale="big")
+    refused("init_scale is 'big': expected raw, model, score or a number above 0", init_scale="big")
     refused("init_scale is -1", init_scale=-1)
     refused("init_scale is nan", init_scale=float("nan"))
     refused("init_scale is True", init_scale=True)
@@ -352,6 +352,7 @@ def test_what_recbole_refuses_is_an_error_of_one_line():
 def test_the_scale_where_none_is_given_is_the_strategys():
     assert [options(init_strategy=name).scale for name in ("var", "prefix", "noise")] == ["raw"] * 3
     assert [options(init_strategy=name).scale for name in ("pca", "whiten", "cca", "rp", "auto")] == [0.05] * 5
+    assert options(init_strategy="var", init_scale="score").scale == "score"
     assert options(init_strategy="whiten", init_scale="raw").scale == "raw"
     assert options(init_strategy="whiten", init_scale=0.2).scale == 0.2
 

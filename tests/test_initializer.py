@@ -184,6 +184,42 @@ def test_scale_model_is_the_deviation_the_table_had(vectors):
     assert net.items.weight[1:].detach().numpy().std() == pytest.approx(deviation, rel=1e-6)
 
 
+@pytest.mark.parametrize("user", ["mean", "idf", "file"])
+def test_scale_score_is_the_deviation_of_all_dot_products(embed, tmp_path, user):
+    generator = np.random.default_rng(3)
+    items = embed(*generator.normal(size=(3, 4)))
+    interactions = csr_matrix(np.array([[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]], dtype=np.float32))
+    own = ItemEmbeddings(np.array(["u1", "u2"]), (generator.normal(size=(2, 4)),), "users", "0")
+    net, how = Net(), own.align(["[PAD]", "u1", "u2"], "toy") if user == "file" else user
+    initialize_embeddings_(net, items, interactions, Uniform(), seed=1, scale="score", user=how)
+    written_users, written_items = (weight[1:].detach().numpy() for weight in (net.users.weight, net.items.weight))
+    assert (written_users @ written_items.T).std() == pytest.approx(1 / 16, rel=1e-5)
+    plain = Net()
+    initialize_embeddings_(plain, items, interactions, Uniform(), seed=1, user=how)
+    factor = written_items[0, 0] / plain.items.weight[1, 0].item()
+    for side in ("users", "items"):
+        scaled, raw = (getattr(model, side).weight[1:].detach().numpy() for model in (net, plain))
+        np.testing.assert_allclose(scaled, raw * factor, rtol=1e-5)
+
+
+def test_scale_score_without_a_user_table_is_that_of_the_items_means(embed):
+    items = embed(*np.random.default_rng(4).normal(size=(3, 4)))
+    net, alone = Net(), Net()
+    del alone.users
+    for model, user in ((net, "mean"), (alone, "none")):
+        start(model, items, scale="score", user=user)
+    np.testing.assert_array_equal(net.items.weight[1:].detach(), alone.items.weight[1:].detach())
+
+
+def test_scale_score_of_equal_scores(embed):
+    with pytest.raises(LLMInitError, match="give every pair the same score"):
+        start(Net(), embed([1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]), scale="score")
+    without = csr_matrix((3, 4), dtype=np.float32)
+    with pytest.raises(LLMInitError, match="no user has a training item with a vector"):
+        initialize_embeddings_(Net(), embed([1, 2, 3, 4], [4, 3, 2, 1], [1, 0, 1, 0]), without, Uniform(), seed=1,
+                               scale="score")  # fmt: skip
+
+
 def test_scale_of_equal_values(embed):
     with pytest.raises(LLMInitError, match="all values to write are equal"):
         start(Net(), embed([1, 1], [1, 1], [1, 1]), scale=0.1)
