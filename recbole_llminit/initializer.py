@@ -30,7 +30,7 @@ UserStart = Aggregation | Literal["none"] | AlignedEmbeddings
 Missing = Literal["model", "mean", "error"]
 
 _LOW_COVERAGE = 0.5
-# Of the dot products of users and items under init_scale: score. Measured: results/strategies.md.
+# Of the dot products of users and items under init_scale: score: about what var's raw values give on amazon-office.
 _SCORE_DEVIATION = 1 / 16
 _BLOCK_ROWS = 8192
 
@@ -277,6 +277,7 @@ def initialize_embeddings_(
         of_width = [table for table in found if table.width == width]
         reductions[width] = strategy.fit(embeddings, width, interactions=interactions, seed=seed)
         item_values = _reduce(embeddings, reductions[width], width)
+        user_values = np.empty((0, width), dtype=np.float32)
         if isinstance(user, AlignedEmbeddings):
             user_values = _reduce(user, reductions[width], width)
         elif scale == "score":
@@ -291,7 +292,7 @@ def initialize_embeddings_(
         else:
             factor = 1.0
         _multiply_(item_values, factor)
-        if isinstance(user, AlignedEmbeddings):
+        if len(user_values):
             _multiply_(user_values, factor)
         elif any(table.side == "user" for table in of_width):
             user_values, _ = aggregate_users(item_values, has_vector, interactions, _aggregation(user))
