@@ -35,7 +35,7 @@ from recbole.utils import get_model as get_stock_model  # noqa: E402
 from recbole_llminit import models  # noqa: E402
 
 # The import registers a module's strategies, in the order of lists and messages.
-for _module in ("selection", "projection", "control"):
+for _module in ("selection", "projection", "auto", "control"):
     importlib.import_module(f"recbole_llminit.{_module}")
 
 _PREFIXES = ("init_", "llm_")

@@ -258,6 +258,7 @@ def initialize_embeddings_(
             f"nothing of {model_name(model)} would be written (init_user: {user}, init_tables: {tables}): "
             f"name a table, or remove init_strategy"
         )
+    strategy = strategy.resolve(embeddings, interactions)
     if strategy.needs_vectors:
         _refuse_narrow(found, embeddings, sizes or {})
     if isinstance(user, AlignedEmbeddings):

@@ -254,7 +254,7 @@ def inspect_vectors(config: Config) -> Inspection:
     chosen = tuple(model.init_report.reductions[width].get("dimensions", ()))
     parts = (
         Measurement.of("vectors", vectors, chosen=chosen, neighbours=tuple(found.neighbours(vectors))),
-        *found.measure_tables(model, f"the start, {options.strategy!r}"),
+        *found.measure_tables(model, f"the start, {model.init_report.strategy}"),
     )
     return Inspection(f"{config['dataset']}, {vectors.embeddings.encoder}", parts, model.init_report.warnings)
 

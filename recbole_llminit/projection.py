@@ -218,7 +218,7 @@ class Whitening(Projection):
         return Affine(moments.mean, _signed(directions[:, :size]) * scales)
 
 
-@register_strategy("cca", "the directions in which items consumed together agree most", alias="auto")
+@register_strategy("cca", "the directions in which items consumed together agree most")
 @dataclass(frozen=True)
 class CanonicalCorrelation(Projection):
     """Whiten the vectors and keep the directions in which those of items consumed together agree most.
@@ -255,6 +255,26 @@ class CanonicalCorrelation(Projection):
         LLMInitError
             If the vectors vary in fewer than ``size`` directions, or no two items with a vector were consumed together.
         """
+        mean, directions, _ = self._solve(embeddings, interactions, size)
+        return Affine(mean, _signed(directions[:, :size]))
+
+    def correlations(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> _Vector:
+        """Return the canonical correlations ``r`` of all directions in which the vectors vary, the largest first.
+
+        Their sum does not grow by chance: it is about 0 where vectors say nothing of what is consumed together, however
+        few the interactions are from which the leading ones were picked.
+
+        Raises
+        ------
+        LLMInitError
+            As `fit`.
+        """
+        return self._solve(embeddings, interactions, 1)[2]
+
+    def _solve(
+        self, embeddings: AlignedEmbeddings, interactions: csr_matrix, size: int
+    ) -> tuple[_Vector, _Matrix, _Vector]:
+        """Return the mean, all directions and their correlations, the largest first."""
         walk = CoConsumption(embeddings, interactions)
         if not walk.has_mean.any():
             raise LLMInitError(
@@ -267,8 +287,8 @@ class CanonicalCorrelation(Projection):
         mean_variance = np.trace(moments.covariance) / embeddings.width
         whitening = directions / np.sqrt((1 - self.shrinkage) * variances + self.shrinkage * mean_variance)
         agreement = whitening.T @ _agreement(walk, moments.mean, weights) @ whitening
-        _, rotation = np.linalg.eigh(agreement + agreement.T)
-        return Affine(moments.mean, _signed(whitening @ rotation[:, ::-1][:, :size]))
+        correlations, rotation = np.linalg.eigh((agreement + agreement.T) / (2 * weights.sum()))
+        return moments.mean, whitening @ rotation[:, ::-1], correlations[::-1]
 
 
 def _agreement(walk: CoConsumption, mean: _Vector, weights: _Vector) -> _Matrix:

@@ -140,6 +140,10 @@ class Strategy(ABC):
     needs_vectors: ClassVar[bool] = True
     default_scale: ClassVar[Scale] = "raw"
 
+    def resolve(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> Strategy:
+        """Return the strategy that is taken for these vectors and training data: itself, unless it leaves that open."""
+        return self
+
     def prepare(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> AlignedEmbeddings:
         """Return the vectors that `fit` and the reduction read, made from those of the store and the training data."""
         return embeddings
@@ -173,13 +177,10 @@ class RegisteredStrategy:
 
 
 _registry: dict[str, RegisteredStrategy] = {}
-_aliases: dict[str, str] = {}
 
 
-def register_strategy(
-    name: str, description: str, *, alias: str | None = None
-) -> Callable[[StrategyType], StrategyType]:
-    """Register a `Strategy` class under the name used in ``init_strategy``, and another for the same.
+def register_strategy(name: str, description: str) -> Callable[[StrategyType], StrategyType]:
+    """Register a `Strategy` class under the name used in ``init_strategy``.
 
     Raises
     ------
@@ -188,12 +189,9 @@ def register_strategy(
     """
 
     def decorator(cls: StrategyType) -> StrategyType:
-        for taken in (name, alias):
-            if taken in strategy_names():
-                raise ValueError(f"strategy {taken!r} is already registered by {_registered(taken).cls.__name__}")
+        if name in _registry:
+            raise ValueError(f"strategy {name!r} is already registered by {_registry[name].cls.__name__}")
         _registry[name] = RegisteredStrategy(name, cls, description)
-        if alias is not None:
-            _aliases[alias] = name
         return cls
 
     return decorator
@@ -205,17 +203,12 @@ def list_strategies() -> list[RegisteredStrategy]:
 
 
 def strategy_names() -> list[str]:
-    """Return what ``init_strategy`` can be beside none: the registered names, and the aliases after them."""
-    return [*_registry, *_aliases]
-
-
-def registered_name(name: str) -> str:
-    """Return the name under which a strategy is registered, given it or an alias."""
-    return _registered(name).name
+    """Return what ``init_strategy`` can be beside none, in the order of registration."""
+    return list(_registry)
 
 
 def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strategy:
-    """Make the strategy registered under ``name``, or the one it is an alias of, with its ``init_args``.
+    """Make the strategy registered under ``name`` with its ``init_args``.
 
     Raises
     ------
@@ -225,17 +218,13 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     names = strategy_names()
     if name not in names:
         raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, names)} ({', '.join(names)})")
-    cls = _registered(name).cls
+    cls = _registry[name].cls
     known = [field.name for field in dataclasses.fields(cls)]
     for key in arguments or {}:
         if key not in known:
             has = f"it takes {', '.join(known)}" if known else "it takes none"
             raise LLMInitError(f"init_args {key!r} is unknown to init_strategy {name!r}{suggest(key, known)} ({has})")
     return cls(**(arguments or {}))
-
-
-def _registered(name: str) -> RegisteredStrategy:
-    return _registry[_aliases.get(name, name)]
 
 
 def check_number(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:

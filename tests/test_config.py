@@ -160,11 +160,11 @@ def test_a_stock_configuration_is_read_as_well():
 
 def test_unknown_strategy():
     refused(
-        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, pca, whiten, cca, rp, noise, auto\)",
+        r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, pca, whiten, cca, rp, auto, noise\)",
         init_strategy="varience",
     )
     refused(
-        "init_strategy is True: expected none or one of rand, uni, var, prefix, pca, whiten, cca, rp, noise",
+        "init_strategy is True: expected none or one of rand, uni, var, prefix, pca, whiten, cca, rp, auto, noise",
         init_strategy=True,
     )
 

@@ -154,7 +154,8 @@ def test_cca_solves_the_generalised_eigenproblem(rows, align, interactions, popu
     covariance = centred.T * weights @ centred / weights.sum()
     covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / WIDTH * np.eye(WIDTH)
     cross = centred.T * weights @ (graph @ rows - mean)
-    _, directions = scipy.linalg.eigh((cross + cross.T) / 2, covariance)
+    correlations, directions = scipy.linalg.eigh((cross + cross.T) / 2 / weights.sum(), covariance)
+    np.testing.assert_allclose(strategy.correlations(align(rows), interactions), correlations[::-1], atol=1e-4)
     directions = directions[:, ::-1][:, :5]
     directions *= np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(5)])
     np.testing.assert_allclose(values, centred @ directions, rtol=1e-3, atol=1e-4)
@@ -175,10 +176,16 @@ def test_cca_is_scikit_learns_on_pairs(align):
         dense[user, np.array(items) + 1] = 1
         left += [item for item in items for other in items if other != item]
         right += [other for item in items for other in items if other != item]
-    values = project(CanonicalCorrelation(shrinkage=0), align(rows), 2, csr_matrix(dense), rows)
+    strategy = CanonicalCorrelation(shrinkage=0)
+    values = project(strategy, align(rows), 2, csr_matrix(dense), rows)
+    correlations = strategy.correlations(align(rows), csr_matrix(dense))
     model = CCA(n_components=2, scale=False, max_iter=5000, tol=1e-12).fit(rows[left], rows[right])
     expected = model.transform(rows)
+    pairs = model.transform(rows[left], rows[right])
     for column in range(2):
+        assert correlations[column] == pytest.approx(
+            np.corrcoef(pairs[0][:, column], pairs[1][:, column])[0, 1], abs=1e-3
+        )
         assert abs(np.corrcoef(values[:, column], expected[:, column])[0, 1]) > 0.9999
 
 

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from recbole_llminit import projection, selection
+from recbole_llminit import selection
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategy import Columns, Strategy, get_strategy, list_strategies, register_strategy, strategy_names
+from recbole_llminit.strategy import Columns, Strategy, get_strategy, list_strategies, register_strategy
 
 
 def test_columns_keep_values_and_order():
@@ -26,6 +26,7 @@ def test_registry_lists_the_papers_strategies_and_the_control():
         "whiten",
         "cca",
         "rp",
+        "auto",
         "noise",
     ]
     assert all(entry.description for entry in list_strategies())
@@ -36,21 +37,10 @@ def test_get_strategy_takes_arguments_and_shows_them():
     assert repr(get_strategy("var")) == "Variance(popular_ratio=0.2)"
 
 
-def test_auto_is_what_the_study_recommends():
-    assert get_strategy("auto") == get_strategy("cca") == projection.CanonicalCorrelation(popularity=1.0, shrinkage=0.1)
-    assert get_strategy("auto", {"smooth": 0.2}).smooth == 0.2
-    assert "auto" not in [entry.name for entry in list_strategies()] and strategy_names()[-1] == "auto"
-
-
-def test_an_alias_is_a_name_that_is_taken():
-    with pytest.raises(ValueError, match="'auto' is already registered by CanonicalCorrelation"):
-        register_strategy("auto", "again")(selection.Uniform)
-
-
 def test_unknown_strategy_names_the_nearest():
     with pytest.raises(
         LLMInitError,
-        match=r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, .*, noise, auto\)",
+        match=r"init_strategy 'varience' is unknown: did you mean 'var'\? \(rand, uni, var, prefix, .*, auto, noise\)",
     ):
         get_strategy("varience")
 

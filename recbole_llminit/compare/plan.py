@@ -22,7 +22,6 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.settings import is_none
 from recbole_llminit.store import hash_files
-from recbole_llminit.strategy import registered_name
 
 from recbole.model.abstract_recommender import AbstractRecommender  # isort: skip
 from recbole.utils import EvaluatorType, ModelType  # isort: skip
@@ -231,8 +230,6 @@ class _Prepared:
         start = [] if options.strategy is None else [repr(options.strategy), options.scale, user,
                  options.missing, options.tables, options.trainable, options.shuffle, vectors]  # fmt: skip
         name = "" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else settings.get("init_strategy", "")
-        if options.strategy is not None:
-            name = registered_name(name)
         return _Checked(
             settings=passed,
             outcome=[dataset, model, resolved, data, start],
