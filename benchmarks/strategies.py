@@ -2,10 +2,11 @@ r"""The study of strategies: its tables, tests and figures.
 
 Each stage is a comparison, all in one folder, so that none trains again what another has trained::
 
-    for stage in strategies scales options finalists finalists_contrastive finalists_sequential \
-                 beauty_bpr beauty_lightgcn sparse collapse; do
+    for stage in strategies scales options finalists finalists_sgcl finalists_sgl finalists_sasrec \
+                 beauty_bpr beauty_lightgcn sparse ml100k collapse; do
         recbole-llminit compare --config_files=yaml/study/$stage.yaml --out=study
     done
+    python benchmarks/agreement.py
     python benchmarks/strategies.py --study=study
 
 Arguments as ``--llm_encoder=PATH`` go to every stage, as they do to ``compare``. The words of the page are in
@@ -33,10 +34,10 @@ from recbole_llminit.compare.report import LINE, Cell, Report
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.trial import TrialResult, read_trial
 
-STAGES = ("strategies", "scales", "options", "finalists", "finalists_contrastive", "finalists_sequential",
-          "beauty_bpr", "beauty_lightgcn", "sparse", "collapse")  # fmt: skip
+STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl", "finalists_sgl", "finalists_sasrec",
+          "beauty_bpr", "beauty_lightgcn", "sparse", "ml100k", "collapse")  # fmt: skip
 # Models and data that played no part in the choice.
-ELSEWHERE = STAGES[4:8]
+ELSEWHERE = STAGES[4:9]
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
 RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
@@ -83,6 +84,32 @@ def draw_stage(stage: Stage, drop: str = "none") -> str:
         )
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     return table
+
+
+def draw_drops(stage: Stage) -> str:
+    """Draw a stage's validation and test scores over the share of the training interactions that was dropped."""
+    runs = stage.report.runs
+    parts = []
+    for column in ("valid_score", *METRICS):
+        table = runs.pivot_table(index=["model", "start"], columns="drop", values=column, sort=False)
+        table = table.map("{:.4f}".format).rename(columns={"none": "0"}).sort_index(axis="columns")
+        name = "validation NDCG@10" if column == "valid_score" else column
+        table.columns = [f"{name}, {share} dropped" for share in table.columns]
+        parts.append(table.reset_index().to_markdown(index=False, disable_numparse=True))
+    return "\n\n".join(parts)
+
+
+def draw_agreement(path: Path) -> str:
+    """Draw what ``benchmarks/agreement.py`` measured: the sums of the correlations, and their range by chance."""
+    measured = pd.read_csv(path)
+    by_chance = measured[measured["shuffled"] != "no"].groupby("dataset", sort=False)["sum"].agg(["min", "max"])
+    table = measured[measured["shuffled"] == "no"].pivot_table(
+        index="dataset", columns="dropped", values="sum", sort=False
+    )
+    table = table.map("{:.2f}".format).rename(columns="{:.0%} dropped".format)
+    table["vectors in random order, all shares"] = [f"{low:.2f} to {high:.2f}" for low, high in by_chance.to_numpy()]
+    drawn: str = table.reset_index().to_markdown(index=False, disable_numparse=True)
+    return drawn
 
 
 def test_recommended(stages: Sequence[Stage]) -> pd.DataFrame:
@@ -280,6 +307,8 @@ def main() -> None:
         tables={name: draw_stage(stage) for name, stage in stages.items() if name != "collapse"},
         legends={name: stage.report.legend for name, stage in stages.items()},
         sparse=draw_stage(stages["sparse"], "0.8"),
+        agreement=draw_agreement(options.out / "agreement.csv"),
+        drops=draw_drops(stages["ml100k"]),
         tests={name: draw_tests(frame) for name, frame in tests.items()},
         speed={name: draw_speed(frame) for name, frame in speed.items()},
         collapse=collapse,
