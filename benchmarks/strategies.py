@@ -100,16 +100,24 @@ def draw_drops(stage: Stage) -> str:
 
 
 def draw_agreement(path: Path) -> str:
-    """Draw what ``benchmarks/agreement.py`` measured: the sums of the correlations, and their range by chance."""
+    """Draw what ``benchmarks/agreement.py`` measured: that of the vectors, and of vectors in random orders."""
     measured = pd.read_csv(path)
-    by_chance = measured[measured["shuffled"] != "no"].groupby("dataset", sort=False)["sum"].agg(["min", "max"])
-    table = measured[measured["shuffled"] == "no"].pivot_table(
-        index="dataset", columns="dropped", values="sum", sort=False
-    )
-    table = table.map("{:.2f}".format).rename(columns="{:.0%} dropped".format)
-    table["vectors in random order, all shares"] = [f"{low:.2f} to {high:.2f}" for low, high in by_chance.to_numpy()]
-    drawn: str = table.reset_index().to_markdown(index=False, disable_numparse=True)
-    return drawn
+    by_chance = measured["shuffled"] != "no"
+    keys = ["dataset", "dropped", "items a user"]
+    found = measured[~by_chance].set_index(keys)["agreement"]
+    shuffled = measured[by_chance].groupby(keys, sort=False)["agreement"].agg(["mean", "std"])
+    rows = [
+        {
+            "data": data,
+            "interactions dropped": f"{dropped:.0%}",
+            "training items a user": f"{items:.1f}",
+            "agreement": f"{found[data, dropped, items]:.2f}",
+            "in random order": f"{mean:.2f} ± {deviation:.2f}",
+        }
+        for (data, dropped, items), (mean, deviation) in shuffled.iterrows()
+    ]
+    table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    return table
 
 
 def test_recommended(stages: Sequence[Stage]) -> pd.DataFrame:

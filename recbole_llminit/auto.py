@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from scipy.sparse import csr_matrix
 
-from recbole_llminit.co_consumption import CoConsumption
 from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.errors import LLMInitError
 from recbole_llminit.projection import CanonicalCorrelation, Projection, Whitening
 from recbole_llminit.strategy import Affine, Scale, Strategy, check_number, register_strategy
 
@@ -22,33 +22,37 @@ class Auto(Strategy):
     Parameters
     ----------
     agreement : float
-        From which sum of the `canonical correlations <recbole_llminit.projection.CanonicalCorrelation.correlations>` on
-        ``cca`` is taken. It counts directions in which two items of a user are alike; by chance it is about 0.
+        From which `agreement <recbole_llminit.projection.CanonicalCorrelation.agreement>` on ``cca`` is taken.
 
     Notes
     -----
-    Measured, the default as well: results/strategies.md. The fit of ``cca`` is made once more than without ``auto``.
+    Measured, the default as well: results/strategies.md. ``whiten`` is also taken where ``cca`` cannot be fitted: no
+    user has two items, or those who do have too few.
     """
 
     default_scale: ClassVar[Scale] = Projection.default_scale
-    agreement: float = 1.0
+    agreement: float = 2.0
 
     def __post_init__(self) -> None:
-        check_number("agreement", self.agreement, "such as 1", lambda total: True)
+        check_number("agreement", self.agreement)
 
-    def resolve(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> CanonicalCorrelation | Whitening:
+    def resolve(
+        self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix
+    ) -> CanonicalCorrelation | Whitening:
         """Return what is taken for these vectors and training data, and say so in the log."""
-        if not CoConsumption(embeddings, interactions).has_mean.any():
-            getLogger().info("init_strategy auto is whiten: no user has two training items with a vector")
+        try:
+            found = CanonicalCorrelation().agreement(embeddings, size, interactions=interactions)
+        except LLMInitError as error:
+            getLogger().info(f"init_strategy auto is whiten, as cca cannot be fitted: {error}")
             return Whitening()
-        total = CanonicalCorrelation().correlations(embeddings, interactions).sum()
-        agree = bool(total >= self.agreement)
+        agree = found >= self.agreement
         getLogger().info(
-            f"init_strategy auto is {'cca' if agree else 'whiten'}: the canonical correlations of co-consumed items' "
-            f"vectors have the sum {total:.2f} (cca from {self.agreement:g} on)"
+            f"init_strategy auto is {'cca' if agree else 'whiten'}: the vectors of co-consumed items have an agreement "
+            f"of {found:.2f} (cca from {self.agreement:g} on)"
         )
         return CanonicalCorrelation() if agree else Whitening()
 
     def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Affine:
         """Fit what `resolve` returns."""
-        return self.resolve(embeddings, interactions).fit(embeddings, size, interactions=interactions, seed=seed)
+        taken = self.resolve(embeddings, size, interactions=interactions)
+        return taken.fit(embeddings, size, interactions=interactions, seed=seed)

@@ -258,12 +258,12 @@ def initialize_embeddings_(
             f"nothing of {model_name(model)} would be written (init_user: {user}, init_tables: {tables}): "
             f"name a table, or remove init_strategy"
         )
-    strategy = strategy.resolve(embeddings, interactions)
     if strategy.needs_vectors:
         _refuse_narrow(found, embeddings, sizes or {})
     if isinstance(user, AlignedEmbeddings):
         _refuse_other_space(user, embeddings, strategy)
     _refuse_missing(embeddings, missing)
+    strategy = strategy.resolve(embeddings, max(table.width for table in found), interactions=interactions)
     if shuffle:
         embeddings = embeddings.shuffled(seed)
     embeddings = strategy.prepare(embeddings, interactions)

@@ -255,26 +255,37 @@ class CanonicalCorrelation(Projection):
         LLMInitError
             If the vectors vary in fewer than ``size`` directions, or no two items with a vector were consumed together.
         """
-        mean, directions, _ = self._solve(embeddings, interactions, size)
+        mean, directions, _, _ = self._solve(embeddings, size, interactions)
         return Affine(mean, _signed(directions[:, :size]))
 
-    def correlations(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> _Vector:
-        """Return the canonical correlations ``r`` of all directions in which the vectors vary, the largest first.
+    def agreement(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix) -> float:
+        """Return the sum of all canonical correlations ``r``, less what it is by chance.
 
-        Their sum does not grow by chance: it is about 0 where vectors say nothing of what is consumed together, however
-        few the interactions are from which the leading ones were picked.
+        Unlike the leading ones, which are picked, all of them do not grow by chance where interactions are few. One
+        direction in which the items of a user are all alike, and those of two users are not, adds 1.
 
         Raises
         ------
         LLMInitError
             As `fit`.
+
+        Notes
+        -----
+        Chance is that ``y`` is drawn by its weight from all items but ``x``. Its mean is then off the weighted mean
+        ``m`` by ``-w (x - m) / (1 - w)``, with ``w`` the weight of ``x`` of all that sum to 1, and the sum is the
+        weighted mean of ``-w / (1 - w) (x - m)^T C^-1 (x - m)``.
         """
-        return self._solve(embeddings, interactions, 1)[2]
+        mean, directions, correlations, weights = self._solve(embeddings, size, interactions)
+        by_chance = 0.0
+        for items, block in embeddings.blocks():
+            lengths = (((block - mean) @ directions) ** 2).sum(axis=1)
+            by_chance -= float((weights[items] ** 2 / (1 - weights[items])) @ lengths)
+        return float(correlations.sum()) - by_chance
 
     def _solve(
-        self, embeddings: AlignedEmbeddings, interactions: csr_matrix, size: int
-    ) -> tuple[_Vector, _Matrix, _Vector]:
-        """Return the mean, all directions and their correlations, the largest first."""
+        self, embeddings: AlignedEmbeddings, size: int, interactions: csr_matrix
+    ) -> tuple[_Vector, _Matrix, _Vector, _Vector]:
+        """Return the mean, all directions with their correlations, the largest first, and the items' weights."""
         walk = CoConsumption(embeddings, interactions)
         if not walk.has_mean.any():
             raise LLMInitError(
@@ -282,13 +293,15 @@ class CanonicalCorrelation(Projection):
                 f"take whiten"
             )
         weights = self._weights(interactions) * walk.has_mean
+        weights /= weights.sum()
         moments = self._moments(embeddings, weights)
         variances, directions = self._basis(embeddings, moments, size)
         mean_variance = np.trace(moments.covariance) / embeddings.width
-        whitening = directions / np.sqrt((1 - self.shrinkage) * variances + self.shrinkage * mean_variance)
+        shrunk = (1 - self.shrinkage) * variances + self.shrinkage * mean_variance
+        whitening = directions / np.sqrt(shrunk)
         agreement = whitening.T @ _agreement(walk, moments.mean, weights) @ whitening
-        correlations, rotation = np.linalg.eigh((agreement + agreement.T) / (2 * weights.sum()))
-        return moments.mean, whitening @ rotation[:, ::-1], correlations[::-1]
+        correlations, rotation = np.linalg.eigh((agreement + agreement.T) / 2)
+        return moments.mean, whitening @ rotation[:, ::-1], correlations[::-1], weights
 
 
 def _agreement(walk: CoConsumption, mean: _Vector, weights: _Vector) -> _Matrix:

@@ -140,8 +140,12 @@ class Strategy(ABC):
     needs_vectors: ClassVar[bool] = True
     default_scale: ClassVar[Scale] = "raw"
 
-    def resolve(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> Strategy:
-        """Return the strategy that is taken for these vectors and training data: itself, unless it leaves that open."""
+    def resolve(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix) -> Strategy:
+        """Return the strategy that is taken for these data and tables of at most ``size`` columns.
+
+        That is itself, unless it leaves the choice open to the data; ``needs_vectors`` and ``default_scale`` do not
+        depend on it.
+        """
         return self
 
     def prepare(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> AlignedEmbeddings:
@@ -215,9 +219,8 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     LLMInitError
         If no strategy has that name, or it has no such argument, or an argument's value is refused.
     """
-    names = strategy_names()
-    if name not in names:
-        raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, names)} ({', '.join(names)})")
+    if name not in _registry:
+        raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, _registry)} ({', '.join(_registry)})")
     cls = _registry[name].cls
     known = [field.name for field in dataclasses.fields(cls)]
     for key in arguments or {}:
@@ -227,7 +230,9 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     return cls(**(arguments or {}))
 
 
-def check_number(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:
+def check_number(
+    name: str, value: float, expected: str = "such as 1", holds: Callable[[float], bool] = lambda _: True
+) -> None:
     """Raise for a value of ``init_args`` that is not a finite number of which ``expected`` holds."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not holds(value):

@@ -5,89 +5,117 @@ import logging
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from torch import nn
 
 from recbole_llminit.auto import Auto
+from recbole_llminit.config import Config
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.initializer import initialize_embeddings_
+from recbole_llminit.inspection import inspect_vectors
 from recbole_llminit.projection import CanonicalCorrelation, Whitening
-from recbole_llminit.quick_start import run_recbole_llminit
 from recbole_llminit.strategy import get_strategy
 
-N_ITEMS, N_TASTES = 90, 3
+N_USERS, N_ITEMS, N_TASTES, SIZE = 120, 90, 3, 4
+CCA, WHITEN = CanonicalCorrelation(), Whitening()
 
 
 @pytest.fixture
-def tastes():
-    """Interactions of users who each consume items of one of three tastes, and the tastes in a vector's first columns."""
+def interactions():
+    """Each user has four items of one of three tastes, in turn over the items."""
     generator = np.random.default_rng(0)
-    kinds = np.arange(N_ITEMS) % N_TASTES
-    dense = np.zeros((121, N_ITEMS + 1), dtype=np.float32)
-    for user in range(1, 121):
-        dense[user, 1 + generator.choice(np.flatnonzero(kinds == user % N_TASTES), 4, replace=False)] = 1
-    return csr_matrix(dense), np.eye(N_TASTES)[kinds]
+    dense = np.zeros((N_USERS + 1, N_ITEMS + 1), dtype=np.float32)
+    for user in range(1, N_USERS + 1):
+        of_taste = np.arange(user % N_TASTES, N_ITEMS, N_TASTES)
+        dense[user, 1 + generator.choice(of_taste, 4, replace=False)] = 1
+    return csr_matrix(dense)
 
 
-def noisy(tastes):
+@pytest.fixture
+def vectors(embed):
+    """The taste of each item in the first three columns, and noise."""
     generator = np.random.default_rng(1)
-    return np.hstack([tastes + 0.1 * generator.normal(size=tastes.shape), generator.normal(size=(N_ITEMS, 5))])
+    tastes = np.eye(N_TASTES)[np.arange(N_ITEMS) % N_TASTES]
+    noise = generator.normal(size=(N_ITEMS, N_TASTES + 5)) * ([0.1] * N_TASTES + [1] * 5)
+    return embed(*np.hstack([tastes, np.zeros((N_ITEMS, 5))]) + noise)
 
 
-def test_it_goes_by_the_sum_of_the_canonical_correlations(embed, tastes):
-    interactions, kinds = tastes
-    vectors = embed(*noisy(kinds))
-    # Three tastes span two directions in which the items of a user are alike; the noise adds none.
-    total = CanonicalCorrelation().correlations(vectors, interactions).sum()
-    assert 1.5 < total < 2.2
-    assert Auto().resolve(vectors, interactions) == CanonicalCorrelation()
-    assert Auto(total + 0.01).resolve(vectors, interactions) == Whitening()
-    assert Auto(total - 0.01).resolve(vectors, interactions) == CanonicalCorrelation()
+def agreement(vectors, interactions):
+    return CCA.agreement(vectors, SIZE, interactions=interactions)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_vectors_of_other_items_do_not_agree(embed, tastes, seed):
-    interactions, kinds = tastes
-    vectors = embed(*noisy(kinds)).shuffled(seed)
-    correlations = CanonicalCorrelation().correlations(vectors, interactions)
-    assert abs(correlations.sum()) < 0.5 and correlations[0] > 0.05
-    assert Auto().resolve(vectors, interactions) == Whitening()
+def test_it_goes_by_the_agreement(vectors, interactions):
+    # Three tastes span two directions, in which a user's items are alike but for some noise.
+    found = agreement(vectors, interactions)
+    assert 1.6 < found < 2.1
+    for bound, taken in ((found - 0.01, CCA), (found + 0.01, WHITEN)):
+        assert Auto(bound).resolve(vectors, SIZE, interactions=interactions) == taken
+    assert get_strategy("auto").agreement == 2
 
 
-def test_without_co_consumption_there_is_nothing_to_agree_on(embed):
-    vectors = embed(*np.eye(4))
-    for items in ([1, 2], []):
-        users = csr_matrix((np.ones(len(items)), (range(len(items)), items)), shape=(3, 5), dtype=np.float32)
-        assert Auto(0).resolve(vectors, users) == Whitening()
-    # Together with an item that has no vector.
-    both = csr_matrix(np.array([[0, 1, 1]], dtype=np.float32))
-    assert Auto(0).resolve(embed([1, 0], None), both) == Whitening()
+def test_vectors_in_random_order_do_not_agree(vectors, interactions):
+    found = [agreement(vectors.shuffled(seed), interactions) for seed in range(100)]
+    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(100) and np.std(found) < 0.3
+    assert Auto(1).resolve(vectors.shuffled(0), SIZE, interactions=interactions) == WHITEN
 
 
-@pytest.mark.parametrize(("agreement", "taken"), [(-9, CanonicalCorrelation()), (9, Whitening())])
-def test_its_map_is_that_of_what_it_takes(embed, tastes, agreement, taken):
-    interactions, kinds = tastes
-    vectors = embed(*noisy(kinds))
-    ours, theirs = (one.fit(vectors, 3, interactions=interactions, seed=0) for one in (Auto(agreement), taken))
+def test_chance_does_not_look_like_agreement_where_directions_are_as_many_as_items(embed, interactions):
+    wide = embed(*np.random.default_rng(2).normal(size=(N_ITEMS, 200)))
+    assert abs(agreement(wide, interactions)) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("histories", "reason"),
+    [
+        pytest.param([[1], [2], []], "no user has two training items with a vector", id="alone"),
+        pytest.param([[1, 7], [2]], "no user has two training items with a vector", id="together with one without"),
+        pytest.param([[1, 2, 3], [2, 3]], "has 2 directions to project on", id="too few"),
+        pytest.param([[5, 6]], "are all equal", id="equal vectors"),
+    ],
+)
+def test_whiten_where_cca_cannot_be_fitted(embed, caplog, histories, reason):
+    rows = [*np.random.default_rng(0).normal(size=(4, 3)), [1, 2, 3], [1, 2, 3], None]
+    vectors = embed(*rows)
+    dense = np.zeros((len(histories) + 1, 8), dtype=np.float32)
+    for user, items in enumerate(histories, start=1):
+        dense[user, items] = 1
+    strategy = Auto(-100)
+    with caplog.at_level(logging.INFO):
+        assert strategy.resolve(vectors, 3, interactions=csr_matrix(dense)) == WHITEN
+    assert "init_strategy auto is whiten, as cca cannot be fitted" in caplog.text and reason in caplog.text
+    assert strategy.fit(vectors, 3, interactions=csr_matrix(dense), seed=0).matrix.shape == (3, 3)
+
+
+@pytest.mark.parametrize(("bound", "taken"), [(0, CCA), (9, WHITEN)])
+def test_its_map_is_that_of_what_it_takes(vectors, interactions, bound, taken):
+    ours, theirs = (one.fit(vectors, SIZE, interactions=interactions, seed=0) for one in (Auto(bound), taken))
     assert np.array_equal(ours.matrix, theirs.matrix) and np.array_equal(ours.offset, theirs.offset)
 
 
-def test_a_strategy_that_leaves_nothing_open_is_itself(embed, tastes):
-    strategy = CanonicalCorrelation()
-    assert strategy.resolve(embed(*noisy(tastes[1])), tastes[0]) is strategy
+def test_a_strategy_that_leaves_nothing_open_is_itself(vectors, interactions):
+    assert CCA.resolve(vectors, SIZE, interactions=interactions) is CCA
 
 
+@pytest.mark.parametrize(("bound", "taken"), [(1, CCA), (9, WHITEN)])
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize(("agreement", "taken"), [(-9, CanonicalCorrelation()), (9, Whitening())])
-def test_report_and_log_say_what_was_taken(llm, caplog, agreement, taken, shuffle):
-    """The control shuffles the vectors of what is taken; what they then agree on does not choose another."""
-    settings = {"embedding_size": 4, "epochs": 1, "init_strategy": "auto", "init_args": {"agreement": agreement}}
-    with caplog.at_level(logging.INFO):
-        result = run_recbole_llminit("BPR", config_dict={**llm, **settings, "init_shuffle": shuffle}, saved=False)
-    report = result["init_report"]
-    assert (report.strategy, report.scale, report.shuffled) == (repr(taken), "0.05", shuffle)
-    name = "cca" if agreement < 0 else "whiten"
-    assert f"init_strategy auto is {name}: the canonical correlations of co-consumed items' vectors" in caplog.text
+def test_the_report_says_what_was_taken(vectors, interactions, bound, taken, shuffle):
+    """A control shuffles what is taken for the vectors; what shuffled ones agree on, nothing, does not choose."""
+    model = nn.ModuleDict({"user": nn.Embedding(N_USERS + 1, SIZE), "item": nn.Embedding(N_ITEMS + 1, SIZE)})
+    report = initialize_embeddings_(model, vectors, interactions, Auto(bound), seed=0, shuffle=shuffle)
+    assert report.strategy == repr(taken)
 
 
-@pytest.mark.parametrize("agreement", ["many", float("nan"), True])
-def test_bad_bound(agreement):
+def test_the_log_and_a_look_say_it_too(llm, caplog):
+    settings = {**llm, "embedding_size": 4, "init_strategy": "auto", "state": "INFO"}
+    for bound, taken in ((-9, "cca"), (9, "whiten")):
+        with caplog.at_level(logging.INFO):
+            *_, start = inspect_vectors(
+                Config("BPR", config_dict={**settings, "init_args": {"agreement": bound}})
+            ).parts
+        assert f"init_strategy auto is {taken}: the vectors of co-consumed items have an agreement of" in caplog.text
+        assert repr(get_strategy(taken)) in str(start)
+
+
+@pytest.mark.parametrize("bound", ["many", float("nan"), True])
+def test_bad_bound(bound):
     with pytest.raises(LLMInitError, match="init_args agreement is .*: expected a number such as 1"):
-        get_strategy("auto", {"agreement": agreement})
+        get_strategy("auto", {"agreement": bound})
