@@ -102,6 +102,8 @@ def test_a_trial_is_the_run_that_a_user_calls(finished, settings):
     assert content["best_valid_score"] == result["best_valid_score"]
     run = report.runs[(report.runs["start"] == "var") & (report.runs["seed"] == 2021)].iloc[0]
     assert run["ndcg@5"] == result["test_result"]["ndcg@5"]
+    assert run["strategy"] == result["init_report"].strategy
+    assert report.runs[report.runs["start"].isin(["none", ""])]["strategy"].isna().all()
 
 
 def test_the_report_restates_the_trials(finished):

@@ -478,6 +478,7 @@ def _run(
         "initialization_seconds": content["initialization_seconds"],
         "peak_memory_bytes": content["peak_memory_bytes"],
         "parameters": content["parameters"],
+        "strategy": None if report is None else report["strategy"],
         "item_deviation": deviations[0] if deviations else None,
         "valid_score": content["best_valid_score"],
         **content["test_result"],
