@@ -308,6 +308,8 @@ def main() -> None:
     convergence.savefig(options.out / "strategies_convergence.png", dpi=130, facecolor="white")
     collapse, figure = draw_collapse(stages["collapse"])
     figure.savefig(options.out / "strategies_collapse.png", dpi=130, facecolor="white")
+    # Some trials are part of several stages.
+    spent = {trial: found.content["seconds"] for stage in stages.values() for trial, found in stage.results.items()}
     page = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(  # noqa: S701  markdown needs none
         Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     )
@@ -321,6 +323,8 @@ def main() -> None:
         speed={name: draw_speed(frame) for name, frame in speed.items()},
         collapse=collapse,
         stages=STAGES,
+        seconds=sum(spent.values()),
+        trials=len(spent),
         environment=dict.fromkeys(line for stage in stages.values() for line in stage.report.environment),
     )
     (options.out / "strategies.md").write_text(text, encoding="utf-8")
