@@ -18,7 +18,7 @@ from recbole_llminit.embeddings import AlignedEmbeddings, ItemEmbeddings
 from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import build_model, find_tables, id_fields, read_vectors, training_interactions
-from recbole_llminit.projection import Moments
+from recbole_llminit.projection import CanonicalCorrelation, Moments
 from recbole_llminit.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
 from recbole_llminit.strategy import unit_rows
@@ -75,6 +75,9 @@ class Measurement:
         The dimensions that a strategy keeps; empty where it mixes all, or none is asked.
     neighbours : tuple of Neighbours
         Of the most popular items.
+    agreement : float or None
+        `That <recbole_llminit.projection.CanonicalCorrelation.agreement>` of the vectors of co-consumed items, where it
+        was measured.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Measurement:
     variance: npt.NDArray[np.float64] = field(compare=False)
     chosen: tuple[int, ...] = ()
     neighbours: tuple[Neighbours, ...] = ()
+    agreement: float | None = None
 
     @classmethod
     def of(
@@ -97,6 +101,7 @@ class Measurement:
         *,
         chosen: tuple[int, ...] = (),
         neighbours: tuple[Neighbours, ...] = (),
+        agreement: float | None = None,
     ) -> Measurement:
         """Measure aligned vectors, a block at a time."""
         lengths, directions = np.zeros(embeddings.n_items), np.zeros(embeddings.width)
@@ -120,6 +125,7 @@ class Measurement:
             variance=np.diag(moments.covariance).copy(),
             chosen=chosen,
             neighbours=neighbours,
+            agreement=agreement,
         )
 
     def __str__(self) -> str:
@@ -141,6 +147,8 @@ class Measurement:
             share = self.variance[list(self.chosen)].sum() / (self.variance.sum() or 1)
             first = ", ".join(str(dimension) for dimension in self.chosen[:8]) + ", ..." * (len(self.chosen) > 8)
             rows.append(["chosen", f"{len(self.chosen)} dimensions ({first}) hold {share:.0%} of the variance"])
+        if self.agreement is not None:
+            rows.append(["agreement", f"{self.agreement:.2f}, of the vectors of co-consumed items"])
         table = Texttable(max_width=0)
         table.set_deco(Texttable.BORDER | Texttable.HEADER | Texttable.VLINES)
         table.set_cols_dtype(["t", "t"])
@@ -252,11 +260,17 @@ def inspect_vectors(config: Config) -> Inspection:
     width = next(table.shape[1] for table in model.init_report.tables if table.side == "item")
     found = _Dataset(config, dataset, train_data)
     chosen = tuple(model.init_report.reductions[width].get("dimensions", ()))
+    notes, agreement = model.init_report.warnings, None
+    try:
+        agreement = CanonicalCorrelation().agreement(vectors, 1, interactions=found.interactions)
+    except LLMInitError as error:
+        notes = (*notes, f"no agreement was measured: {error}")
+    neighbours = tuple(found.neighbours(vectors))
     parts = (
-        Measurement.of("vectors", vectors, chosen=chosen, neighbours=tuple(found.neighbours(vectors))),
+        Measurement.of("vectors", vectors, chosen=chosen, neighbours=neighbours, agreement=agreement),
         *found.measure_tables(model, f"the start, {model.init_report.strategy}"),
     )
-    return Inspection(f"{config['dataset']}, {vectors.embeddings.encoder}", parts, model.init_report.warnings)
+    return Inspection(f"{config['dataset']}, {vectors.embeddings.encoder}", parts, notes)
 
 
 def inspect_checkpoint(path: str | Path) -> Inspection:
@@ -283,7 +297,8 @@ class _Dataset:
     def __init__(self, config: Any, dataset: Any, train_data: Any) -> None:
         self._config = config
         self._dataset = dataset
-        self._degrees = item_degrees(training_interactions(train_data, config))
+        self.interactions = training_interactions(train_data, config)
+        self._degrees = item_degrees(self.interactions)
         self._tokens = {side: dataset.field2id_token[field] for side, field in id_fields(dataset).items()}
         options = EncodeOptions.from_settings(config.final_config_dict, Path(config["data_path"]))
         # Vectors that came from elsewhere: there need not be any texts.

@@ -7,9 +7,11 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from recbole_llminit.cli import main
-from recbole_llminit.config import Config
+from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.inspection import Measurement, inspect_checkpoint, inspect_vectors
+from recbole_llminit.model import read_vectors, training_interactions
+from recbole_llminit.projection import CanonicalCorrelation
 from recbole_llminit.quick_start import load_data, load_data_and_model, run_recbole_llminit
 from recbole_llminit.store import append_shard, hash_text
 from tests.conftest import FACTS
@@ -72,6 +74,20 @@ def test_vectors_of_a_dataset(llm, tiny_vectors):
         ]
         assert [cosine for _, cosine in found.nearest] == pytest.approx(np.sort(cosines[item])[::-1][:3], abs=1e-5)
     assert len(vectors.neighbours) == 5
+
+    agreement = CanonicalCorrelation().agreement(
+        read_vectors(InitOptions.from_config(config), config, dataset),
+        8,
+        interactions=training_interactions(train, config),
+    )
+    assert vectors.agreement == agreement and users.agreement is start.agreement is None
+    assert f"{agreement:.2f}, of the vectors of co-consumed items" in str(vectors) and "agreement" not in str(start)
+
+
+def test_vectors_that_cannot_agree(llm):
+    found = inspect_vectors(Config("BPR", config_dict={**llm, "embedding_size": 8, "drop_train": "all_but_one"}))
+    assert found.parts[0].agreement is None
+    assert "no agreement was measured" in str(found) and "no user has two training items with a vector" in str(found)
 
 
 def titles_of_tiny():
