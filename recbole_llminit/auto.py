@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from logging import getLogger
-from typing import ClassVar
 
 from scipy.sparse import csr_matrix
 
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.projection import CanonicalCorrelation, Projection, Whitening
-from recbole_llminit.strategy import Affine, Scale, Strategy, check_number, register_strategy
+from recbole_llminit.projection import CanonicalCorrelation, Whitening
+from recbole_llminit.strategy import Affine, Strategy, check_number, register_strategy
 
 
 @register_strategy("auto", "the recommended one: cca where co-consumed items have vectors that agree, else whiten")
@@ -30,7 +29,6 @@ class Auto(Strategy):
     user has two items, or those who do have too few.
     """
 
-    default_scale: ClassVar[Scale] = Projection.default_scale
     agreement: float = 2.0
 
     def __post_init__(self) -> None:

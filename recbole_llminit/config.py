@@ -208,7 +208,8 @@ class InitOptions:
     strategy : Strategy or None
         From ``init_strategy`` and ``init_args``; None for a stock run.
     scale, user, missing, tables, trainable, shuffle
-        From ``init_scale``, ``init_user``, ``init_missing``, ``init_tables``, ``init_trainable``, ``init_shuffle``.
+        From ``init_scale`` (None where the strategy's default counts), ``init_user``, ``init_missing``,
+        ``init_tables``, ``init_trainable``, ``init_shuffle``.
     embedding : Path or None
         From ``llm_embedding``; None where it is to be looked up or made.
     encode : EncodeOptions or None
@@ -216,7 +217,7 @@ class InitOptions:
     """
 
     strategy: Strategy | None
-    scale: Scale
+    scale: Scale | None
     user: Aggregation | Literal["none"] | Path
     missing: Missing
     tables: Mapping[Side, Sequence[str]] | None
@@ -262,7 +263,7 @@ class InitOptions:
         path = config["llm_embedding"]
         return cls(
             strategy=strategy,
-            scale=_scale(config["init_scale"], "raw" if strategy is None else strategy.default_scale),
+            scale=_scale(config["init_scale"]),
             user=user,
             missing=_choice(config, "init_missing", ("model", "mean", "error")),
             tables=read_tables(config),
@@ -376,9 +377,9 @@ def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path
     return found
 
 
-def _scale(value: Any, default: Scale) -> Scale:
+def _scale(value: Any) -> Scale | None:
     if value is None:
-        return default
+        return None
     if value in ("raw", "model", "score"):
         return cast("Scale", value)
     try:

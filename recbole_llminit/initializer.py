@@ -189,7 +189,7 @@ def initialize_embeddings_(
     strategy: Strategy,
     *,
     seed: int,
-    scale: Scale = "raw",
+    scale: Scale | None = None,
     user: UserStart = "mean",
     missing: Missing = "model",
     trainable: bool = True,
@@ -212,10 +212,11 @@ def initialize_embeddings_(
         Reduces the vectors to each table's width.
     seed : int
         Seed of the strategy's own generator.
-    scale : {"raw", "model", "score"} or float
+    scale : {"raw", "model", "score"} or float, optional
         The standard deviation of all values written to an item table: as the strategy made them, as the model's own
         initial values had it, this number, or the one at which the dot products of user and item values have the
-        deviation 1/16. User values are aggregated from the scaled ones, not scaled again.
+        deviation 1/16; by default the strategy's ``default_scale``. User values are aggregated from the scaled ones,
+        not scaled again.
     user : {"mean", "degree", "idf", "none"} or AlignedEmbeddings
         Users start at a sum of their training items' values (see `aggregate_users
         <recbole_llminit.aggregation.aggregate_users>`), as the model made them, or at vectors of their own by user id,
@@ -264,6 +265,8 @@ def initialize_embeddings_(
         _refuse_other_space(user, embeddings, strategy)
     _refuse_missing(embeddings, missing)
     strategy = strategy.resolve(embeddings, max(table.width for table in found), interactions=interactions)
+    if scale is None:
+        scale = strategy.default_scale
     if shuffle:
         embeddings = embeddings.shuffled(seed)
     embeddings = strategy.prepare(embeddings, interactions)

@@ -240,6 +240,7 @@ class CanonicalCorrelation(Projection):
     """
 
     # Measured: results/strategies.md.
+    default_scale: ClassVar[Scale] = "score"
     popularity: float = 1.0
     shrinkage: float = 0.1
 

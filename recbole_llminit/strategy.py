@@ -143,8 +143,7 @@ class Strategy(ABC):
     def resolve(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix) -> Strategy:
         """Return the strategy that is taken for these data and tables of at most ``size`` columns.
 
-        That is itself, unless it leaves the choice open to the data; ``needs_vectors`` and ``default_scale`` do not
-        depend on it.
+        That is itself, unless it leaves the choice open to the data; ``needs_vectors`` does not depend on it.
         """
         return self
 

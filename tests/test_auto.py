@@ -101,7 +101,7 @@ def test_the_report_says_what_was_taken(vectors, interactions, bound, taken, shu
     """A control shuffles what is taken for the vectors; what shuffled ones agree on, nothing, does not choose."""
     model = nn.ModuleDict({"user": nn.Embedding(N_USERS + 1, SIZE), "item": nn.Embedding(N_ITEMS + 1, SIZE)})
     report = initialize_embeddings_(model, vectors, interactions, Auto(bound), seed=0, shuffle=shuffle)
-    assert report.strategy == repr(taken)
+    assert (report.strategy, report.scale) == (repr(taken), str(taken.default_scale))
 
 
 def test_the_log_and_a_look_say_it_too(llm, caplog):

@@ -36,7 +36,7 @@ def test_none_in_all_its_forms(value):
 def test_defaults():
     found = options(init_strategy="var")
     assert found == InitOptions(
-        Variance(popular_ratio=0.2), "raw", "mean", "model", None, True, False, None, found.encode
+        Variance(popular_ratio=0.2), None, "mean", "model", None, True, False, None, found.encode
     )
     assert found.encode == EncodeOptions.from_files([], ["--dataset=ml-100k"])
     assert found.encode.are_default
@@ -349,9 +349,8 @@ def test_what_recbole_refuses_is_an_error_of_one_line():
         Config("SASRec", "ml-100k")
 
 
-def test_the_scale_where_none_is_given_is_the_strategys():
-    assert [options(init_strategy=name).scale for name in ("var", "prefix", "noise")] == ["raw"] * 3
-    assert [options(init_strategy=name).scale for name in ("pca", "whiten", "cca", "rp", "auto")] == [0.05] * 5
+def test_scale():
+    assert options(init_strategy="var").scale is None
     assert options(init_strategy="var", init_scale="score").scale == "score"
     assert options(init_strategy="whiten", init_scale="raw").scale == "raw"
     assert options(init_strategy="whiten", init_scale=0.2).scale == 0.2

@@ -37,6 +37,12 @@ def test_get_strategy_takes_arguments_and_shows_them():
     assert repr(get_strategy("var")) == "Variance(popular_ratio=0.2)"
 
 
+def test_default_scales():
+    scales = {entry.name: entry.cls.default_scale for entry in list_strategies() if entry.name != "auto"}
+    raw, mixed = ("rand", "uni", "var", "prefix", "noise"), ("pca", "whiten", "rp")
+    assert scales == {**dict.fromkeys(raw, "raw"), **dict.fromkeys(mixed, 0.05), "cca": "score"}
+
+
 def test_unknown_strategy_names_the_nearest():
     with pytest.raises(
         LLMInitError,

@@ -227,7 +227,8 @@ class _Prepared:
         user: str | Path = options.user
         if isinstance(user, Path):
             passed["init_user"], user = str(user.resolve()), _identify(user, config["USER_ID_FIELD"])
-        start = [] if options.strategy is None else [repr(options.strategy), options.scale, user,
+        start = [] if options.strategy is None else [repr(options.strategy),
+                 options.strategy.default_scale if options.scale is None else options.scale, user,
                  options.missing, options.tables, options.trainable, options.shuffle, vectors]  # fmt: skip
         name = "" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else settings.get("init_strategy", "")
         return _Checked(
