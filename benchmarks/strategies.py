@@ -293,7 +293,9 @@ def main() -> None:
     tests = {
         "goal": test_recommended([stages["finalists"]]),
         "elsewhere": test_recommended([stages[name] for name in ELSEWHERE]),
-        "pooled": test_pooled([stages["finalists"], stages["beauty_bpr"]]),
+        "pooled": pd.concat(
+            [test_pooled([stages["finalists"], stages[name]]) for name in ("beauty_bpr", "beauty_lightgcn")]
+        ),
     }
     pd.concat([frame.assign(table=name) for name, frame in tests.items()]).to_csv(
         options.out / "strategies_tests.csv", index=False
