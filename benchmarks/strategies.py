@@ -2,7 +2,7 @@ r"""The study of strategies: its tables, tests and figures.
 
 Each stage is a comparison, all in one folder, so that none trains again what another has trained::
 
-    for stage in strategies scales options finalists finalists_sgcl finalists_sasrec \
+    for stage in strategies scales options finalists finalists_sgcl \
                  beauty_bpr beauty_lightgcn sparse ml100k collapse; do
         recbole-llminit compare --config_files=yaml/study/$stage.yaml --out=study
     done
@@ -34,10 +34,10 @@ from recbole_llminit.compare.report import LINE, Cell, Report
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.trial import TrialResult, read_trial
 
-STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl", "finalists_sasrec",
+STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl",
           "beauty_bpr", "beauty_lightgcn", "sparse", "ml100k", "collapse")  # fmt: skip
 # Models and data that played no part in the choice.
-ELSEWHERE = STAGES[4:8]
+ELSEWHERE = STAGES[4:7]
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
 RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
