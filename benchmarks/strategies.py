@@ -36,7 +36,7 @@ from recbole_llminit.compare.trial import TrialResult, read_trial
 
 STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl",
           "beauty_bpr", "beauty_lightgcn", "sparse", "ml100k", "collapse")  # fmt: skip
-# Models and data that played no part in the choice.
+# Models and data on which no strategy was chosen; of amazon-beauty the scale of cca was.
 ELSEWHERE = STAGES[4:7]
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
