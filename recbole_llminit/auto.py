@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from logging import getLogger
+from typing import ClassVar
 
 from scipy.sparse import csr_matrix
 
 from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.projection import CanonicalCorrelation, Whitening
-from recbole_llminit.strategy import Affine, Strategy, check_number, register_strategy
+from recbole_llminit.strategy import Affine, Scale, Strategy, check_number, register_strategy
 
 
 @register_strategy("auto", "the recommended one: cca where co-consumed items have vectors that agree, else whiten")
@@ -28,6 +29,8 @@ class Auto(Strategy):
     Measured, the default as well: results/strategies.md. ``whiten`` is also taken where ``cca`` cannot be fitted: no
     user has two items, or those who do have too few.
     """
+
+    default_scale: ClassVar[Scale | None] = None
 
     agreement: float = 2.0
 

@@ -266,7 +266,7 @@ def initialize_embeddings_(
     _refuse_missing(embeddings, missing)
     strategy = strategy.resolve(embeddings, max(table.width for table in found), interactions=interactions)
     if scale is None:
-        scale = strategy.default_scale
+        scale = strategy.default_scale or "raw"
     if shuffle:
         embeddings = embeddings.shuffled(seed)
     embeddings = strategy.prepare(embeddings, interactions)

@@ -133,12 +133,12 @@ class Strategy(ABC):
     ----------
     needs_vectors : bool
         False for a control, which reads none: then there need not be any.
-    default_scale : "raw", "model", "score" or float
-        ``init_scale`` where none is given.
+    default_scale : "raw", "model", "score", float or None
+        ``init_scale`` where none is given; None where it is that of what `resolve` returns.
     """
 
     needs_vectors: ClassVar[bool] = True
-    default_scale: ClassVar[Scale] = "raw"
+    default_scale: ClassVar[Scale | None] = "raw"
 
     def resolve(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix) -> Strategy:
         """Return the strategy that is taken for these data and tables of at most ``size`` columns.

@@ -231,6 +231,8 @@ def test_a_trial_has_one_name(settings):
     named = names(settings)
     assert names(settings, init_scale="raw", init_user="mean") == named
     assert names(settings, init_scale=0.01) == names(settings, init_scale="0.01")
+    # What auto takes decides its scale.
+    assert len({names(settings, strategies="auto", init_scale=scale)[1] for scale in (None, "raw", "score", 0.05)}) == 4
     # Keys of a start are none of stock RecBole's.
     assert names(settings, init_scale=0.01)[0] == named[0]
     # What a start is called decides nothing.

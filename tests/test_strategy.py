@@ -38,9 +38,9 @@ def test_get_strategy_takes_arguments_and_shows_them():
 
 
 def test_default_scales():
-    scales = {entry.name: entry.cls.default_scale for entry in list_strategies() if entry.name != "auto"}
+    scales = {entry.name: entry.cls.default_scale for entry in list_strategies()}
     raw, mixed = ("rand", "uni", "var", "prefix", "noise"), ("pca", "whiten", "rp")
-    assert scales == {**dict.fromkeys(raw, "raw"), **dict.fromkeys(mixed, 0.05), "cca": "score"}
+    assert scales == {**dict.fromkeys(raw, "raw"), **dict.fromkeys(mixed, 0.05), "cca": "score", "auto": None}
 
 
 def test_unknown_strategy_names_the_nearest():
