@@ -287,14 +287,7 @@ def initialize_embeddings_(
         elif scale == "score":
             # A model without a user table ranks by what it makes of a user's items.
             user_values, _ = aggregate_users(item_values, has_vector, interactions, _aggregation(user))
-        if scale == "score":
-            factor = math.sqrt(
-                _SCORE_DEVIATION / _score_deviation(user_values, has_user_value, item_values, has_vector)
-            )
-        elif scale != "raw":
-            factor = _target(scale, of_width) / _deviation(item_values, has_vector, scale)
-        else:
-            factor = 1.0
+        factor = _scale_factor(scale, of_width, user_values, has_user_value, item_values, has_vector)
         _multiply_(item_values, factor)
         if len(user_values):
             _multiply_(user_values, factor)
@@ -424,6 +417,22 @@ def _aggregation(user: UserStart) -> Aggregation:
     return "mean" if user == "none" else cast("Aggregation", user)
 
 
+def _scale_factor(
+    scale: Scale,
+    tables: Sequence[EmbeddingTable],
+    user_values: npt.NDArray[np.float32],
+    has_user_value: npt.NDArray[np.bool_],
+    item_values: npt.NDArray[np.float32],
+    has_item_value: npt.NDArray[np.bool_],
+) -> float:
+    """Return what the values for tables of one width are multiplied by."""
+    if scale == "raw":
+        return 1.0
+    if scale == "score":
+        return math.sqrt(_SCORE_DEVIATION / _score_deviation(user_values, has_user_value, item_values, has_item_value))
+    return _target(scale, tables) / _deviation(item_values, has_item_value, scale)
+
+
 def _target(scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]) -> float:
     if scale != "model":
         return scale
@@ -466,8 +475,8 @@ def _score_deviation(
         squares.append(scatter / count)
     mean_square = float((squares[0] * squares[1]).sum())
     variance = mean_square - float(means[0] @ means[1]) ** 2
-    # What rounding leaves of equal scores.
-    if not variance > 1e-12 * mean_square:
+    # What rounding leaves of equal scores; those that overflow are refused before they are written.
+    if variance <= 1e-12 * mean_square < math.inf:
         raise LLMInitError(
             "init_scale is score, and the values of users and items give every pair the same score, or no user has a "
             "training item with a vector: set init_scale to a number, such as 0.05"

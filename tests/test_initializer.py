@@ -153,10 +153,11 @@ def test_nothing_to_write_is_refused(vectors):
     ("rows", "options", "half"),
     [
         ([[1, 1, 1e300, 1]] * 3, {}, False),
+        ([[1, 1, 1e300, 1]] * 3, {"scale": "score"}, False),
         ([[1, 2, 3, 4], [5, 6, 7, 8], [9, 1, 2, 3]], {"scale": 1e300}, False),
         ([[1e5, 1, 2, 3]] * 3, {}, True),
     ],
-    ids=["float64 vectors", "scale", "half-precision table"],
+    ids=["float64 vectors", "float64 vectors, score", "scale", "half-precision table"],
 )
 def test_no_infinity_is_written(embed, rows, options, half):
     net = Net().half() if half else Net()
