@@ -2,8 +2,8 @@ r"""The study of strategies: its tables, tests and figures.
 
 Each stage is a comparison, all in one folder, so that none trains again what another has trained::
 
-    for stage in strategies scales options finalists finalists_sgcl \
-                 beauty_bpr beauty_lightgcn sparse ml100k collapse; do
+    for stage in strategies scales options finalists finalists_sgcl finalists_sgl finalists_sasrec \
+                 beauty_bpr beauty_lightgcn sparse ml100k ml100k_patient collapse; do
         recbole-llminit compare --config_files=yaml/study/$stage.yaml --out=study
     done
     python benchmarks/agreement.py
@@ -34,10 +34,10 @@ from recbole_llminit.compare.report import LINE, Cell, Report
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.trial import TrialResult, read_trial
 
-STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl",
-          "beauty_bpr", "beauty_lightgcn", "sparse", "ml100k", "collapse")  # fmt: skip
+STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl", "finalists_sgl", "finalists_sasrec",
+          "beauty_bpr", "beauty_lightgcn", "sparse", "ml100k", "ml100k_patient", "collapse")  # fmt: skip
 # Models and data on which no strategy was chosen; of amazon-beauty the scale of cca was.
-ELSEWHERE = STAGES[4:7]
+ELSEWHERE = STAGES[4:9]
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
 RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
