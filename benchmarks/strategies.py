@@ -218,7 +218,8 @@ def draw_tests(tests: pd.DataFrame) -> str:
             row[f"{metric}: difference [95 % interval]"] = (
                 f"{line['difference']:+.4f} [{line['low']:+.4f}, {line['high']:+.4f}]"
             )
-            row[f"{metric}: p"] = f"{line[p_values]:.2g}"
+            # Smaller ones underflow.
+            row[f"{metric}: p"] = f"{line[p_values]:.2g}" if line[p_values] else "< 1e-300"
         rows.append(row)
     table: str = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
     return table
