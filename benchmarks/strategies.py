@@ -34,10 +34,10 @@ from recbole_llminit.compare.report import LINE, Cell, Report
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.trial import TrialResult, read_trial
 
-STAGES = ("strategies", "scales", "options", "finalists", "finalists_sgcl", "finalists_sgl", "finalists_sasrec",
-          "beauty_bpr", "beauty_lightgcn", "sparse", "ml100k", "ml100k_patient", "collapse")  # fmt: skip
 # Models and data on which no strategy was chosen; of amazon-beauty the scale of cca was.
-ELSEWHERE = STAGES[4:9]
+ELSEWHERE = ("finalists_sgcl", "finalists_sgl", "finalists_sasrec", "beauty_bpr", "beauty_lightgcn")
+STAGES = ("strategies", "scales", "options", "finalists", *ELSEWHERE,
+          "sparse", "ml100k", "ml100k_patient", "collapse")  # fmt: skip
 RECOMMENDED = "cca"
 # What the recommended start is to be better than.
 RIVALS = ("var", "none tuned", "noise", "var shuffled", "cca shuffled", "EASE")
