@@ -14,18 +14,20 @@ from typing import Any, Literal, cast, get_args
 
 import yaml
 
-from recbole_llminit import compat
+from recbole_llminit import compat, distributed
 from recbole_llminit.aggregation import Aggregation
 from recbole_llminit.encode_options import LLM_KEYS, EncodeOptions
 from recbole_llminit.encoding import encode_items
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import Missing
+from recbole_llminit.ranks import LAUNCH_KEYS, Ranks
 from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key
 from recbole_llminit.strategy import Scale, Strategy, get_strategy, nearest, strategy_names, suggest
 from recbole_llminit.support import list_models
 from recbole_llminit.tables import Side
 
 compat.apply()
+distributed.apply()
 
 import recbole  # noqa: E402  after the check that it is there
 import recbole.config  # noqa: E402
@@ -114,7 +116,10 @@ class Config(recbole.config.Config):
         self._refuse_misspelt()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return object.__new__, (recbole.config.Config,), self.__dict__
+        # A checkpoint of several processes opens in one.
+        alone = {} if self["single_spec"] else {"single_spec": True, "local_rank": 0, **dict.fromkeys(LAUNCH_KEYS)}
+        state = {**self.__dict__, "final_config_dict": {**self.final_config_dict, **alone}}
+        return object.__new__, (recbole.config.Config,), state
 
     def _load_cmd_line(self) -> dict[str, Any]:
         return self._convert_config_dict(parse_arguments(self._arguments))
@@ -139,7 +144,7 @@ class Config(recbole.config.Config):
         """Return the keys that RecBole, the model and this package read; a model of one's own may read others."""
         known = {*KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
         # RecBole lists config_file among its keys and reads it nowhere.
-        return known - {"config_file"} | {"config_files", "resume", "drop_train"}
+        return known - {"config_file"} | {"config_files", "resume", "drop_train", *LAUNCH_KEYS}
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
@@ -287,11 +292,16 @@ class InitOptions:
             return None
         return _PACKAGED.get(self.encode.dataset)
 
-    def provide_embedding(self) -> Path:
+    def provide_embedding(self, ranks: Ranks | None = None) -> Path:
         """Return the path of the vectors: those given, else those packaged for ml-100k, else those made from the texts.
 
         Made vectors lie in ``llm_cache_dir``; only what is not there is encoded. The packaged ones are taken where no
         ``llm_*`` key asks for others.
+
+        Parameters
+        ----------
+        ranks : Ranks, optional
+            The processes of the run, all of which call this: they share the encoding.
 
         Raises
         ------
@@ -309,7 +319,7 @@ class InitOptions:
             raise LLMInitError("init_strategy is none: a stock run has no vectors")
         if self.packaged_embedding is not None:
             return self.packaged_embedding
-        report = encode_items(self.encode)
+        report = encode_items(self.encode, ranks)
         getLogger().info(f"\n{report}" if report.encoded else f"Item vectors: {report.folder}, nothing to encode")
         return report.folder
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +20,7 @@ from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import frozen_rows
 from recbole_llminit.model import build_model
+from recbole_llminit.ranks import LAUNCH_KEYS, Launch, Ranks, ranks_of_run
 
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
 import recbole  # isort: skip
@@ -93,13 +96,50 @@ def run_recbole_llminit(
     Source: ``run_recbole`` in ``recbole/quick_start/quick_start.py``, without ``get_flops``, which draws random numbers
     for some models.
     """
+    run = functools.partial(
+        _run, model, dataset, config_file_list, config_dict, saved, arguments, callback_fn=callback_fn, resume=resume
+    )
+    launch = Launch.from_torchrun()
+    if launch is not None:
+        return run(launch=launch)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     config = Config(model, dataset, config_file_list, config_dict, arguments)
+    launch = None if config["local_rank"] else Launch.from_settings(config.final_config_dict)
+    if launch is None:
+        return run(config=config)
+    # RecBole has set it to one GPU for all.
+    os.environ.pop("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    return launch.start(run)
+
+
+def _run(
+    model: str | type | None,
+    dataset: str | None,
+    config_file_list: Sequence[str | Path] | None,
+    config_dict: Mapping[str, Any] | None,
+    saved: bool,
+    arguments: Sequence[str],
+    *,
+    callback_fn: Callable[[int, float], None] | None,
+    resume: str | Path | None,
+    config: Config | None = None,
+    launch: Launch | None = None,
+) -> dict[str, Any]:
+    """Do one process's part of a run, with its configuration or as one of several."""
+    if launch is not None:
+        # The arguments would win over what the launch says.
+        arguments = [text for text in arguments if text.partition("=")[0].removeprefix("--") not in LAUNCH_KEYS]
+        config_dict = {**(config_dict or {}), **launch.settings}
+    config = config or Config(model, dataset, config_file_list, config_dict, arguments)
     resume = config["resume"] if resume is None else resume
-    _prepare(config, saved=saved, write=resume is None)
-    if resume is not None:
-        _refuse_resume(config, Path(resume), saved=saved)
-    getLogger().info(config)
-    result = _train_and_test(config, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume)
+    with ranks_of_run() as ranks:
+        _prepare(config, ranks, saved=saved, write=resume is None)
+        if resume is not None:
+            _refuse_resume(config, Path(resume), saved=saved)
+        getLogger().info(config)
+        result = _train_and_test(config, ranks, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume)
     getLogger().info("The running environment of this training is as follows:\n" + get_environment(config).draw())
     getLogger().info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     getLogger().info(set_color("test result", "yellow") + f": {result['test_result']}")
@@ -123,8 +163,10 @@ def objective_function(
     Source: ``objective_function`` in ``recbole/quick_start/quick_start.py``, without its report to ray.
     """
     config = Config(config_file_list=config_file_list, config_dict=config_dict)
-    _prepare(config, saved=saved)
-    return {"model": config["model"], **_train_and_test(config, saved=saved, verbose=False)}
+    if Launch.from_settings(config.final_config_dict) is not None:
+        raise LLMInitError("nproc and world_size: a trial of a search is one process, leave them out")
+    _prepare(config, Ranks(), saved=saved)
+    return {"model": config["model"], **_train_and_test(config, Ranks(), saved=saved, verbose=False)}
 
 
 def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
@@ -231,15 +273,18 @@ def _settled(value: Any) -> Any:
     return (list(value) or None) if isinstance(value, list | tuple) else value
 
 
-def _prepare(config: Config, *, saved: bool, write: bool = True) -> None:
+def _prepare(config: Config, ranks: Ranks, *, saved: bool, write: bool = True) -> None:
     """Check what can be checked and make the vectors before the data is loaded; seed and start the log."""
     if saved and "<locals>" in config.model_class.__qualname__:
         raise LLMInitError(
             f"{config['model']} is defined inside a function, and a checkpoint cannot name such a class: define it in "
             f"a module, or pass saved=False"
         )
-    if (config["nproc"] or 1) > 1 or (config["world_size"] or 1) > 1:
-        raise LLMInitError("nproc and world_size: runs of several processes are not supported, leave them out")
+    if ranks.world > 1 and (config["save_dataloaders"] or config["dataloaders_save_path"]):
+        raise LLMInitError(
+            "save_dataloaders and dataloaders_save_path are of runs of one process: leave them out, or nproc and "
+            "world_size"
+        )
     read_drop(config)
     init_seed(config["seed"], config["reproducibility"])
     _start_logging(config)
@@ -247,7 +292,7 @@ def _prepare(config: Config, *, saved: bool, write: bool = True) -> None:
     if options.embedding is not None and options.encode is not None and not options.encode.are_default:
         getLogger().warning("llm_embedding is set: the llm_ keys of the encoder and the texts are not used")
     if write and options.wants_embedding and not _comes_later(config):
-        config["llm_embedding"] = str(options.provide_embedding())
+        config["llm_embedding"] = str(options.provide_embedding(ranks))
 
 
 def _comes_later(config: Config) -> bool:
@@ -260,6 +305,7 @@ def _comes_later(config: Config) -> bool:
 
 def _train_and_test(
     config: Config,
+    ranks: Ranks,
     *,
     saved: bool,
     verbose: bool,
@@ -267,18 +313,21 @@ def _train_and_test(
     resume: str | Path | None = None,
 ) -> dict[str, Any]:
     logger = getLogger()
-    dataset = create_dataset(config)
+    dataset = _create_dataset(config, ranks)
     if verbose:
         logger.info(dataset)
     train_data, valid_data, test_data = drop_while_preparing(config, dataset, data_preparation)
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    init_seed(config["seed"], config["reproducibility"])
     model = build_model(config, train_data._dataset, write=resume is None)
+    if ranks.rank > 0:
+        # The same model everywhere, and other negatives.
+        init_seed(config["seed"] + ranks.rank, config["reproducibility"])
     if verbose:
         logger.info(model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     if resume is not None:
         _resume(trainer, resume)
-    if saved and model.init_report is not None:
+    if saved and model.init_report is not None and ranks.rank == 0:
         # Before training, so that an interrupted run's checkpoint has its report as well.
         model.init_report.save(Path(trainer.saved_model_file).with_suffix(".json"))
     show_progress = verbose and config["show_progress"]
@@ -313,6 +362,18 @@ def _train_and_test(
         "test_result": _plain(test_result),
         "init_report": model.init_report,
     }
+
+
+def _create_dataset(config: Config, ranks: Ranks) -> Any:
+    """Load the data; where RecBole downloads or saves it, the first process does so before the others look."""
+    first = ranks.share(config["save_dataset"] or not Path(config["data_path"]).is_dir())
+    if first and ranks.rank > 0:
+        ranks.wait()
+        config["save_dataset"] = False
+    dataset = create_dataset(config)
+    if first and ranks.rank == 0:
+        ranks.wait()
+    return dataset
 
 
 def _resume(trainer: Any, path: str | Path) -> None:

@@ -1,0 +1,215 @@
+"""What RecBole 1.2.1 needs to train in several processes: one function per ailment, as in `compat`.
+
+A run of one process is left as it is. `apply` runs all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from recbole_llminit.errors import LLMInitError
+
+_PER_EVALUATION = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
+
+_MODULES_WITH_ENSURE_DIR = (
+    "recbole.utils",
+    "recbole.utils.utils",
+    "recbole.utils.logger",
+    "recbole.data.utils",
+    "recbole.data.dataset.dataset",
+    "recbole.trainer.trainer",
+)
+
+
+def apply() -> None:
+    """Mend RecBole in this process; calling it again does nothing more."""
+    from recbole.config import Config
+    from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+    from recbole.evaluator import Collector
+    from recbole.trainer.trainer import AbstractTrainer, Trainer
+
+    _replace(Config, "_init_device", join_on_any_device)
+    _replace(AbstractTrainer, "__init__", train_on_any_device)
+    _replace(Trainer, "__init__", name_one_checkpoint)
+    _replace(Trainer, "evaluate", wait_for_the_checkpoint)
+    for loader in (FullSortEvalDataLoader, NegSampleEvalDataLoader):
+        _replace(loader, "__init__", deal_out_each_sample_once)
+    _replace(Collector, "get_data_struct", evaluate_as_one_process)
+    _replace(Trainer, "_map_reduce", keep_whole_results)
+    for name in _MODULES_WITH_ENSURE_DIR:
+        importlib.import_module(name).ensure_dir = make_folder  # type: ignore[attr-defined]
+
+
+def _replace(owner: type, name: str, mend: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    stock = getattr(owner, name)
+    if not hasattr(stock, "mended"):
+        mended: Any = functools.wraps(stock)(mend(stock))
+        mended.mended = True
+        setattr(owner, name, mended)
+
+
+def join_on_any_device(init_device: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Let processes meet without GPUs, and under torchrun.
+
+    Where: ``recbole/config/configurator.py:476-516``.
+    Ailment: the backend is always NCCL, also where there is no GPU; and ``CUDA_VISIBLE_DEVICES`` becomes ``gpu_id``, by
+    default "0", so that a second process has no GPU of its own. Where ``gpu_id`` is not given, all GPUs of the host are
+    used here.
+    """
+
+    def joining(self: Any) -> None:
+        settings = self.final_config_dict
+        if "local_rank" not in settings:
+            init_device(self)
+            return
+        local_rank, nproc = settings["local_rank"], settings["nproc"]
+        given = self.external_config_dict.get("gpu_id")
+        if given is not None:
+            ids = ",".join(str(number) for number in given) if isinstance(given, tuple | list) else str(given)
+            settings["gpu_id"] = os.environ["CUDA_VISIBLE_DEVICES"] = ids
+        gpus = 0 if given == "" else torch.cuda.device_count()
+        if 0 < gpus < nproc:
+            raise LLMInitError(
+                f"nproc is {nproc}, and this process sees {gpus} GPUs (gpu_id: {given}): start as many processes as "
+                f"GPUs, name more in gpu_id, or train on the CPU with gpu_id: ''"
+            )
+        torch.distributed.init_process_group(
+            backend="nccl" if gpus else "gloo",
+            rank=local_rank + settings["offset"],
+            world_size=settings["world_size"],
+            init_method="env://"
+            if "TORCHELASTIC_RUN_ID" in os.environ
+            else f"tcp://{settings['ip']}:{settings['port']}",
+        )
+        settings["device"] = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
+        settings["single_spec"] = False
+        if gpus:
+            torch.cuda.set_device(local_rank)
+        if local_rank + settings["offset"] != 0:
+            settings["state"] = "error"
+            settings["show_progress"] = False
+            settings["verbose"] = False
+
+    return joining
+
+
+def train_on_any_device(construct: Callable[..., None]) -> Callable[..., None]:
+    """Let a trainer wrap a model that is on the CPU.
+
+    Where: ``recbole/trainer/trainer.py:57-65``.
+    Ailment: ``DistributedDataParallel`` refuses ``device_ids`` for it, and torch has no SyncBatchNorm on the CPU: there
+    each process normalises its own part of a batch.
+    """
+
+    def constructing(self: Any, config: Any, model: Any) -> None:
+        if config["single_spec"] or config["device"].type == "cuda":
+            construct(self, config, model)
+            return
+        self.config, self.model = config, model
+        self.distributed_model = DistributedDataParallel(model)
+
+    return constructing
+
+
+def name_one_checkpoint(construct: Callable[..., None]) -> Callable[..., None]:
+    """Give the checkpoint the same name in all processes.
+
+    Where: ``recbole/trainer/trainer.py:130``.
+    Ailment: each process puts its own time into the name; only the first one writes, and all read.
+    """
+
+    def constructing(self: Any, config: Any, model: Any) -> None:
+        construct(self, config, model)
+        if not config["single_spec"]:
+            names = [self.saved_model_file]
+            torch.distributed.broadcast_object_list(names, src=0)
+            self.saved_model_file = names[0]
+
+    return constructing
+
+
+def wait_for_the_checkpoint(evaluate: Callable[..., Any]) -> Callable[..., Any]:
+    """Let no process read the checkpoint before the first one has written it.
+
+    Where: ``recbole/trainer/trainer.py:581-590``.
+    """
+
+    def evaluating(self: Any, eval_data: Any, load_best_model: bool = True, *others: Any, **options: Any) -> Any:
+        if load_best_model and not self.config["single_spec"]:
+            torch.distributed.barrier()
+        return evaluate(self, eval_data, load_best_model, *others, **options)
+
+    return evaluating
+
+
+def deal_out_each_sample_once(construct: Callable[..., None]) -> Callable[..., None]:
+    """Evaluate each user in one process only.
+
+    Where: ``recbole/data/dataloader/abstract_dataloader.py:60-64``.
+    Ailment: the sampler repeats users until all processes have as many, and they count twice. Training needs that;
+    evaluation, where the processes do not wait for each other, does not.
+    """
+
+    def constructing(self: Any, config: Any, dataset: Any, sampler: Any, shuffle: bool = False) -> None:
+        construct(self, config, dataset, sampler, shuffle)
+        if not config["single_spec"]:
+            dealt = self.sampler
+            dealt.drop_last, dealt.total_size = True, self.sample_size
+            dealt.num_samples = len(range(dealt.rank, self.sample_size, dealt.num_replicas))
+
+    return constructing
+
+
+def evaluate_as_one_process(collect: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Give the evaluator what all processes have collected, in the order of one process.
+
+    Where: ``recbole/evaluator/collector.py:218``, ``recbole/trainer/trainer.py:627``.
+    Ailment: each process computes and rounds its own metrics, and the mean over processes weighs them by four times
+    their batches, not by their users. Some metrics (coverage, Gini) are no mean over users at all.
+    """
+
+    def collecting(self: Any) -> Any:
+        collected = collect(self)
+        if self.config["single_spec"]:
+            return collected
+        own = {key: collected.get(key) for key in _PER_EVALUATION if key in collected}
+        parts: list[dict[str, Tensor]] = [{}] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, own)
+        for key in {key for part in parts for key in part}:
+            collected.set(key, _in_order([part[key] for part in parts if key in part]))
+        return collected
+
+    return collecting
+
+
+def _in_order(parts: list[Tensor]) -> Tensor:
+    """Join what was dealt out in turn; what has several rows per sample stays in the order of the processes."""
+    whole = torch.cat(parts)
+    if [len(part) for part in parts] == [len(range(rank, len(whole), len(parts))) for rank in range(len(parts))]:
+        for rank, part in enumerate(parts):
+            whole[rank :: len(parts)] = part
+    return whole
+
+
+def keep_whole_results(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    """Take the metrics as they are, since every process has evaluated all users: `evaluate_as_one_process`."""
+    return lambda self, result, num_sample: result
+
+
+def make_folder(dir_path: str) -> None:
+    """Make a folder where there is none.
+
+    Where: ``recbole/utils/utils.py:45-53``.
+    Ailment: RecBole looks first and makes it then; of two processes that do so at once, one dies.
+    """
+    Path(dir_path).mkdir(parents=True, exist_ok=True)

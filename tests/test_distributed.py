@@ -1,0 +1,200 @@
+"""Training in several processes: RecBole's own flags and torchrun, on the CPU."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from recbole.utils import get_trainer
+from torch.utils.data.distributed import DistributedSampler
+
+from recbole_llminit.distributed import _in_order, deal_out_each_sample_once
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.quick_start import load_data_and_model, objective_function, run_recbole_llminit
+from recbole_llminit.ranks import Launch
+from tests.encoders import MINILM
+from tests.stock import DATA
+
+# A class of the user's own, which saves each process's tables before the first step.
+WATCHED = """
+import torch
+from pathlib import Path
+from recbole.model.general_recommender import BPR
+
+class Watched(BPR):
+    def calculate_loss(self, interaction):
+        rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else "alone"
+        if not Path(f"start-{rank}.pt").exists():
+            torch.save(self.state_dict(), f"start-{rank}.pt")
+        return super().calculate_loss(interaction)
+"""
+# 33 users are left: not a multiple of two.
+SETTINGS = {"user_inter_num_interval": "[8,inf)", "metrics": ["Recall", "NDCG", "MRR", "GAUC"], "epochs": 2}
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    (tmp_path / "watched.py").write_text(WATCHED)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "watched.Watched"
+
+
+def command(settings, *launcher, model="BPR"):
+    given = [f"--{key}={value}" for key, value in settings.items()]
+    return [sys.executable, *launcher, "-m", "recbole_llminit", "run", "-m", model, *given]
+
+
+def start(settings, *launcher, **options):
+    environment = {**os.environ, "PYTHONPATH": str(DATA.parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command(settings, *launcher, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=environment,
+    )  # fmt: skip
+
+
+def the_checkpoint():
+    (path,) = Path("saved").glob("*.pth")
+    return path
+
+
+def results(output):
+    """The test results that a log says, without RecBole's colours."""
+    return [line.partition("OrderedDict")[2] for line in output.splitlines() if "test result" in line]
+
+
+def test_two_processes_start_alike_and_test_as_one(watched, llm):
+    settings = {**llm, **SETTINGS, "init_trainable": False}
+    found = run_recbole_llminit(watched, config_dict={**settings, "nproc": 2})
+    assert found["init_report"].users == 33
+    assert list(found["test_result"]) == ["recall@10", "ndcg@10", "mrr@10", "gauc"]
+    assert all(0 < value < 1 for value in found["test_result"].values())
+
+    first, second = (torch.load(f"start-{rank}.pt") for rank in (0, 1))
+    config, model, _, train_data, _, test_data = load_data_and_model(the_checkpoint())
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    trainer.eval_collector.data_collect(train_data)
+    assert dict(trainer.evaluate(test_data, load_best_model=False)) == dict(found["test_result"])
+    # Frozen rows are as they were written; the users were trained.
+    trained = model.state_dict()
+    assert torch.equal(trained["item_embedding.weight"], first["item_embedding.weight"])
+    assert not torch.equal(trained["user_embedding.weight"], first["user_embedding.weight"])
+
+    run_recbole_llminit(watched, config_dict={**settings, "epochs": 1}, saved=False)
+    alone = torch.load("start-alone.pt")
+    for name, values in alone.items():
+        assert torch.equal(first[name], values)
+        assert torch.equal(second[name], values)
+
+
+def test_torchrun_and_two_hosts_train_as_two_processes_do(tiny, tmp_path):
+    """One run encodes, the item texts split over its processes; all have the same result."""
+    settings = {**tiny, **SETTINGS, "init_strategy": "var", "llm_encoder": MINILM, "llm_cache_dir": tmp_path / "cache"}
+    settings = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    settings["metrics"] = "['Recall','NDCG','MRR','GAUC']"
+    torchrun = start(settings, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    output, _ = torchrun.communicate()
+    assert torchrun.returncode == 0, output
+    assert "| encoded   | 29; 0 were there" in output
+    (expected,) = results(output)
+
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+    hosts = [start({**settings, "nproc": 1, "world_size": 2, "group_offset": host, "port": port}) for host in (0, 1)]
+    outputs = [host.communicate()[0] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], outputs
+    # Only the first process of all writes a log.
+    assert [results(output) for output in outputs] == [[expected], []]
+    assert "29 were there" in outputs[0] or "nothing to encode" in outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("signal_", "status", "message"),
+    [
+        (signal.SIGKILL, 2, "process 1 of 2 on this host ended early (SIGKILL), and the others were stopped"),
+        (signal.SIGINT, 130, "recbole-llminit: interrupted"),
+    ],
+    ids=["killed", "interrupted"],
+)
+def test_one_process_that_ends_ends_the_run(signal_, status, message, llm):
+    settings = {key: value for key, value in llm.items() if key != "load_col"}
+    run = start({**settings, "epochs": 1_000_000, "eval_step": 1_000_000, "nproc": 2})
+    seen = ""
+    while "epoch 3 training" not in seen:
+        line = run.stdout.readline()
+        assert line, seen
+        seen += line
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+    ranks = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(ranks[1]), signal_)
+    began = time.monotonic()
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == status, output[-2000:]
+    assert message in output
+    assert time.monotonic() - began < 30
+    assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"nproc": 0}, "nproc is 0: expected a whole number from 1 on"),
+        ({"nproc": "two"}, "nproc is 'two'"),
+        ({"nproc": 2, "world_size": 2, "group_offset": 1}, "are more than world_size 2"),
+        ({"nproc": 2, "port": 0}, "port is 0"),
+        ({"nproc": 2, "init_strategy": "varience"}, "did you mean 'var'"),
+    ],
+)
+def test_bad_settings_start_nothing(settings, message, llm, monkeypatch):
+    monkeypatch.setattr(Launch, "start", lambda *_: pytest.fail("processes were started"))
+    with pytest.raises(LLMInitError, match=message):
+        run_recbole_llminit("BPR", config_dict={**llm, **settings})
+
+
+def test_what_cannot_be_sent_to_processes_is_said(llm):
+    with pytest.raises(LLMInitError, match="define the model's class and callback_fn at the top of a module"):
+        run_recbole_llminit("BPR", config_dict={**llm, "nproc": 2}, callback_fn=lambda *_: None)
+
+
+def test_a_search_is_one_process(llm):
+    with pytest.raises(LLMInitError, match="a trial of a search is one process"):
+        objective_function({**llm, "model": "BPR", "nproc": 2})
+
+
+def test_an_error_in_a_process_is_the_runs(llm):
+    with pytest.raises(LLMInitError, match="save_dataloaders and dataloaders_save_path are of runs of one process"):
+        run_recbole_llminit("BPR", config_dict={**llm, "nproc": 2, "save_dataloaders": True})
+
+
+def test_several_hosts_are_read_as_recbole_reads_them():
+    assert Launch.from_settings({}) is None
+    assert Launch.from_settings({"nproc": 1, "world_size": -1}) is None
+    launch = Launch.from_settings({"nproc": "2", "world_size": 4, "group_offset": 2, "ip": "10.0.0.1"})
+    assert launch.settings == {
+        "local_rank": 0, "nproc": 2, "world_size": 4, "offset": 2, "ip": "10.0.0.1", "port": 5678,
+    }  # fmt: skip
+    # On one host any free port does.
+    assert Launch.from_settings({"nproc": 2}).port != 5678
+
+
+@pytest.mark.parametrize(("count", "world"), [(7, 3), (8, 2), (1, 2)])
+def test_each_sample_is_evaluated_once_and_comes_back_in_its_place(count, world):
+    dealt = []
+    for rank in range(world):
+        loader = type("Loader", (), {})()
+
+        def construct(self, config, *_, rank=rank):
+            self.sample_size = count
+            self.sampler = DistributedSampler(range(count), num_replicas=world, rank=rank, shuffle=False)
+
+        deal_out_each_sample_once(construct)(loader, {"single_spec": False}, None, None)
+        assert len(loader.sampler) == len(list(loader.sampler))
+        dealt.append(list(loader.sampler))
+    assert sorted(sample for part in dealt for sample in part) == list(range(count))
+    assert _in_order([torch.tensor(part, dtype=torch.int64) for part in dealt]).tolist() == list(range(count))
