@@ -73,6 +73,7 @@ def mend_model(model_class: type) -> None:
     """Mend what a model brings in with its own module, which may have been imported after `apply`."""
     load_whole_checkpoints()
     build_graph_from_arrays(model_class)
+    multiply_sparse_matrices_in_full_precision(model_class)
     if any(entry.__module__ == "recbole.model.knowledge_aware_recommender.kgat" for entry in model_class.__mro__):
         accept_former_dgl_arguments()
 
@@ -197,6 +198,48 @@ _GRAPHS: dict[str, tuple[str, Callable[..., Any]]] = {
     "knowledge_aware_recommender.kgin.KGIN": ("get_norm_inter_matrix", _norm_inter_matrix),
     "knowledge_aware_recommender.mcclk.MCCLK": ("get_norm_inter_matrix", _norm_inter_matrix),
 }
+
+
+def multiply_sparse_matrices_in_full_precision(model_class: type) -> None:
+    """Let graph models train in mixed precision (``enable_amp``): products with a sparse matrix stay in float32.
+
+    Where: ``torch.sparse.mm`` in ``recbole/model/general_recommender/lightgcn.py:144``, ``ncl.py:164``, ``sgl.py:191``,
+    ``spectralcf.py:173``, ``gcmc.py:393``, ``dgcf.py:154``, ``dmf.py:221``, ``knowledge_aware_recommender/kgin.py:72``,
+    ``mcclk.py:76``, ``kgat.py:53``, and ``model/layers.py:234``, which NGCF uses.
+    Versions: all; autocast makes one of the two operands half precision, and torch refuses the pair. Where autocast is
+    off nothing is changed.
+    Until: RecBole turns autocast off there, or torch knows the product.
+    """
+    names = {entry.__module__ for entry in model_class.__mro__ if entry.__module__.startswith("recbole.model.")}
+    for name in {*names, "recbole.model.layers"}:
+        module: Any = sys.modules.get(name)
+        if module is not None and getattr(module, "torch", None) is torch:
+            module.torch = _TorchWithFullSparse("torch")
+
+
+class _FullSparse(types.ModuleType):
+    """torch.sparse with a ``mm`` that autocast leaves alone."""
+
+    @staticmethod
+    def mm(matrix: torch.Tensor, other: torch.Tensor, *others: Any) -> torch.Tensor:
+        """Multiply as `torch.sparse.mm`, in the precision of the sparse matrix."""
+        multiply: Callable[..., torch.Tensor] = torch.sparse.mm
+        if not torch.is_autocast_enabled(matrix.device.type):
+            return multiply(matrix, other, *others)
+        with torch.autocast(matrix.device.type, enabled=False):
+            return multiply(matrix, other.to(matrix.dtype), *others)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.sparse, name)
+
+
+class _TorchWithFullSparse(types.ModuleType):
+    """The torch module with that."""
+
+    sparse = _FullSparse("torch.sparse")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
 
 
 def lengths_per_row() -> None:

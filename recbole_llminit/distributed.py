@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_llminit.errors import LLMInitError
 
 _PER_EVALUATION = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
+_runs = itertools.count()
 _MODULES_WITH_ENSURE_DIR = (
     "recbole.utils",
     "recbole.utils.utils",
@@ -36,7 +39,7 @@ def apply() -> None:
     from recbole.config import Config
     from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
     from recbole.evaluator import Collector
-    from recbole.trainer.trainer import AbstractTrainer, Trainer
+    from recbole.trainer.trainer import AbstractTrainer, PretrainTrainer, Trainer
 
     _replace(Config, "_init_device", join_on_any_device)
     _replace(AbstractTrainer, "__init__", train_on_any_device)
@@ -44,6 +47,7 @@ def apply() -> None:
     _replace(Trainer, "evaluate", wait_for_the_checkpoint)
     for loader in (FullSortEvalDataLoader, NegSampleEvalDataLoader):
         _replace(loader, "__init__", deal_out_each_sample_once)
+    _replace(PretrainTrainer, "save_pretrained_model", save_pretrained_once)
     _replace(Collector, "get_data_struct", evaluate_as_one_process)
     _replace(Trainer, "_map_reduce", keep_whole_results)
     for name in _MODULES_WITH_ENSURE_DIR:
@@ -83,14 +87,13 @@ def join_on_any_device(init_device: Callable[[Any], None]) -> Callable[[Any], No
                 f"nproc is {nproc}, and this process sees {gpus} GPUs (gpu_id: {given}): start as many processes as "
                 f"GPUs, name more in gpu_id, or train on the CPU with gpu_id: ''"
             )
-        torch.distributed.init_process_group(
-            backend="nccl" if gpus else "gloo",
-            rank=local_rank + settings["offset"],
-            world_size=settings["world_size"],
-            init_method="env://"
-            if "TORCHELASTIC_RUN_ID" in os.environ
-            else f"tcp://{settings['ip']}:{settings['port']}",
-        )
+        rank, world = local_rank + settings["offset"], settings["world_size"]
+        by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        place = "env://" if by_torchrun else f"tcp://{settings['ip']}:{settings['port']}"
+        store, _, _ = next(rendezvous(place, rank, world))
+        # Processes that torchrun started may do several runs: what one left in the store would mislead the next.
+        store = torch.distributed.distributed_c10d.PrefixStore(f"run {next(_runs)}", store)
+        torch.distributed.init_process_group("nccl" if gpus else "gloo", store=store, rank=rank, world_size=world)
         settings["device"] = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
         settings["single_spec"] = False
         if gpus:
@@ -136,6 +139,21 @@ def name_one_checkpoint(construct: Callable[..., None]) -> Callable[..., None]:
             self.saved_model_file = names[0]
 
     return constructing
+
+
+def save_pretrained_once(save: Callable[[Any, int, str], None]) -> Callable[[Any, int, str], None]:
+    """Let the first process alone write what S3Rec and RaCT have pre-trained.
+
+    Where: ``recbole/trainer/trainer.py:755-771``.
+    Ailment: all processes write into the same file at once, and it cannot be read.
+    """
+
+    def saving(self: Any, epoch: int, saved_model_file: str) -> None:
+        if self.config["single_spec"] or torch.distributed.get_rank() == 0:
+            save(self, epoch, saved_model_file)
+        self.saved_model_file = saved_model_file
+
+    return saving
 
 
 def wait_for_the_checkpoint(evaluate: Callable[..., Any]) -> Callable[..., Any]:

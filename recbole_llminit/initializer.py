@@ -280,10 +280,10 @@ def initialize_embeddings_(
     for width in dict.fromkeys(table.width for table in found):
         of_width = [table for table in found if table.width == width]
         reductions[width] = strategy.fit(embeddings, width, interactions=interactions, seed=seed)
-        item_values = _reduce(embeddings, reductions[width], width)
+        item_values = reduce_items(embeddings, reductions[width], width)
         user_values = np.empty((0, width), dtype=np.float32)
         if isinstance(user, AlignedEmbeddings):
-            user_values = _reduce(user, reductions[width], width)
+            user_values = reduce_items(user, reductions[width], width)
         elif scale == "score":
             # A model without a user table ranks by what it makes of a user's items.
             user_values, _ = aggregate_users(item_values, has_vector, interactions, _aggregation(user))
@@ -394,15 +394,19 @@ def _refuse_missing(embeddings: AlignedEmbeddings, missing: Missing) -> None:
         )
 
 
-def _reduce(embeddings: AlignedEmbeddings, reduction: Reduction | Drawn, width: int) -> npt.NDArray[np.float32]:
+def reduce_items(embeddings: AlignedEmbeddings, reduction: Reduction | Drawn, width: int) -> npt.NDArray[np.float32]:
+    """Return the values of all items by id, shape ``[n_items, width]``, zero for those without a vector.
+
+    The vectors are read once, block by block; of those that a reduction keeps columns of, these columns alone.
+    """
     values = np.zeros((embeddings.n_items, width), dtype=np.float32)
     if isinstance(reduction, Drawn):
         values[embeddings.items] = reduction.draw(len(embeddings.items))
         return values
     # A number too large for float32 becomes an infinity here, which is refused before anything is written.
     with np.errstate(over="ignore"):
-        for items, block in embeddings.blocks():
-            values[items] = reduction(block)
+        for items, block in embeddings.blocks(columns=reduction.columns):
+            values[items] = reduction.finish(block)
     return values
 
 

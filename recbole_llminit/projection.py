@@ -7,8 +7,9 @@ llm_dim`` covariance, however many items there are.
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ _SMALLEST_DIFFERENCE = 1e-12
 
 _Vector = npt.NDArray[np.float64]
 _Matrix = npt.NDArray[np.float64]
+_Solution = tuple[_Vector, _Matrix, _Vector, _Vector]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Moments:
     mean : ndarray of float64, shape [llm_dim]
         The weighted mean.
     covariance : ndarray of float64, shape [llm_dim, llm_dim]
-        The weighted mean of ``(x - mean) (x - mean)^T``, divided by the sum of the weights.
+        The weighted mean of ``(x - mean) (x - mean)^T``, divided by the sum of the weights; or its diagonal.
     count : int
         How many items have a weight.
     """
@@ -47,7 +49,7 @@ class Moments:
     count: int
 
     @classmethod
-    def of(cls, embeddings: AlignedEmbeddings, weights: npt.NDArray[np.float64]) -> Moments:
+    def of(cls, embeddings: AlignedEmbeddings, weights: npt.NDArray[np.float64], *, diagonal: bool = False) -> Moments:
         """Measure the vectors, block by block.
 
         Parameters
@@ -56,12 +58,14 @@ class Moments:
             The vectors.
         weights : ndarray of float, shape [n_items]
             The weight of each item.
+        diagonal : bool
+            Whether the diagonal of the covariance is enough.
 
         Notes
         -----
         The blocks' moments are merged pairwise (Chan, Golub and LeVeque, 1983).
         """
-        total, mean, scatter = 0.0, np.zeros(embeddings.width), np.zeros((embeddings.width, embeddings.width))
+        total, mean, scatter = 0.0, np.zeros(embeddings.width), np.zeros((embeddings.width,) * (1 if diagonal else 2))
         for ids, block in embeddings.blocks():
             weight = weights[ids]
             weighed = float(weight.sum())
@@ -70,9 +74,11 @@ class Moments:
             rows = block.astype(np.float64)
             block_mean = weight @ rows / weighed
             rows -= block_mean
+            rows *= np.sqrt(weight)[:, None]
             delta = block_mean - mean
-            scatter += (rows * weight[:, None]).T @ rows
-            scatter += np.outer(delta, delta) * (total * weighed / (total + weighed))
+            # NumPy computes half of a matrix by itself transposed.
+            scatter += np.einsum("ij,ij->j", rows, rows) if diagonal else rows.T @ rows
+            scatter += (delta**2 if diagonal else np.outer(delta, delta)) * (total * weighed / (total + weighed))
             total += weighed
             mean += delta * (weighed / total)
         count = int((weights[embeddings.items] > 0).sum())
@@ -117,9 +123,11 @@ class Projection(Strategy):
         weights: npt.NDArray[np.float64] = (degrees / max(1.0, degrees.max())) ** self.popularity
         return weights
 
-    def _moments(self, embeddings: AlignedEmbeddings, weights: npt.NDArray[np.float64]) -> Moments:
+    def _moments(
+        self, embeddings: AlignedEmbeddings, weights: npt.NDArray[np.float64], *, diagonal: bool = False
+    ) -> Moments:
         """Return the moments, about zero unless the vectors are centred; raise where there is nothing to project."""
-        moments = Moments.of(embeddings, weights)
+        moments = Moments.of(embeddings, weights, diagonal=diagonal)
         if moments.count < 2:
             raise LLMInitError(
                 f"{self!r} reads how vectors differ, and {moments.count} of the {len(embeddings.items):,} items with a "
@@ -128,8 +136,11 @@ class Projection(Strategy):
             )
         mean, covariance = moments.mean, moments.covariance
         if not self.center:
-            moments = Moments(np.zeros_like(mean), covariance + np.outer(mean, mean), moments.count)
-        if np.trace(moments.covariance) <= _SMALLEST_DIFFERENCE * (mean @ mean):
+            square = mean**2 if diagonal else np.outer(mean, mean)
+            moments = Moments(np.zeros_like(mean), covariance + square, moments.count)
+        if (moments.covariance if diagonal else np.diag(moments.covariance)).sum() <= _SMALLEST_DIFFERENCE * (
+            mean @ mean
+        ):
             raise LLMInitError(
                 f"the vectors of {moments.count:,} items in {embeddings.embeddings.source} are all equal, and {self!r} "
                 f"reads how they differ: check the file"
@@ -141,13 +152,17 @@ class Projection(Strategy):
         variances, directions = np.linalg.eigh(moments.covariance)
         variances, directions = variances[::-1], directions[:, ::-1]
         rank = int((variances > _SMALLEST_VARIANCE * variances[0]).sum())
+        self._refuse_rank(rank, size, embeddings, moments.count)
+        return variances[:rank], directions[:, :rank]
+
+    def _refuse_rank(self, rank: int, size: int, embeddings: AlignedEmbeddings, count: int) -> None:
+        """Raise for more columns than the vectors of so many items have directions."""
         if size > rank:
             raise LLMInitError(
                 f"{self!r} has {rank} directions to project on, and a table has {size} columns: the vectors of the "
-                f"{moments.count:,} items that count in {embeddings.embeddings.source} vary in no more; set the "
+                f"{count:,} items that count in {embeddings.embeddings.source} vary in no more; set the "
                 f"table's size (embedding_size, hidden_size) <= {rank}, or take another strategy"
             )
-        return variances[:rank], directions[:, :rank]
 
 
 def _signed(directions: _Matrix) -> _Matrix:
@@ -218,6 +233,11 @@ class Whitening(Projection):
         return Affine(moments.mean, _signed(directions[:, :size]) * scales)
 
 
+_solutions: weakref.WeakKeyDictionary[AlignedEmbeddings, tuple[Any, CanonicalCorrelation, _Solution]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 @register_strategy("cca", "the directions in which items consumed together agree most")
 @dataclass(frozen=True)
 class CanonicalCorrelation(Projection):
@@ -283,10 +303,17 @@ class CanonicalCorrelation(Projection):
             by_chance -= float((weights[items] ** 2 / (1 - weights[items])) @ lengths)
         return float(correlations.sum()) - by_chance
 
-    def _solve(
-        self, embeddings: AlignedEmbeddings, size: int, interactions: csr_matrix
-    ) -> tuple[_Vector, _Matrix, _Vector, _Vector]:
-        """Return the mean, all directions with their correlations, the largest first, and the items' weights."""
+    def _solve(self, embeddings: AlignedEmbeddings, size: int, interactions: csr_matrix) -> _Solution:
+        """Return the mean, all directions with their correlations, the largest first, and the items' weights.
+
+        The last solution for these vectors is kept as long as they are: ``auto`` asks for the agreement, and then for
+        the fit.
+        """
+        last = _solutions.get(embeddings)
+        if last is not None and last[0]() is interactions and last[1] == self:
+            solution = last[2]
+            self._refuse_rank(solution[1].shape[1], size, embeddings, int((solution[3] > 0).sum()))
+            return solution
         walk = CoConsumption(embeddings, interactions)
         if not walk.has_mean.any():
             raise LLMInitError(
@@ -300,20 +327,11 @@ class CanonicalCorrelation(Projection):
         mean_variance = np.trace(moments.covariance) / embeddings.width
         shrunk = (1 - self.shrinkage) * variances + self.shrinkage * mean_variance
         whitening = directions / np.sqrt(shrunk)
-        agreement = whitening.T @ _agreement(walk, moments.mean, weights) @ whitening
+        agreement = whitening.T @ walk.moment(moments.mean, weights) @ whitening
         correlations, rotation = np.linalg.eigh((agreement + agreement.T) / 2)
-        return moments.mean, whitening @ rotation[:, ::-1], correlations[::-1], weights
-
-
-def _agreement(walk: CoConsumption, mean: _Vector, weights: _Vector) -> _Matrix:
-    """Return the weighted sum of ``(x - mean) (y - mean)^T`` over the items and where a walk from each ends."""
-    width = walk.embeddings.width
-    total = np.zeros((width, width))
-    for slab in walk.slabs():
-        ends = (slab.means - mean[slab.columns]) * weights[:, None]
-        for items, block in walk.embeddings.blocks():
-            total[:, slab.columns] += (block - mean).T @ ends[items]
-    return total
+        solution = moments.mean, whitening @ rotation[:, ::-1], correlations[::-1], weights
+        _solutions[embeddings] = weakref.ref(interactions), self, solution
+        return solution
 
 
 @register_strategy("rp", "an orthogonal random projection")
@@ -335,7 +353,7 @@ class RandomProjection(Projection):
         LLMInitError
             If all vectors are equal, so that centred ones are zero.
         """
-        moments = self._moments(embeddings, self._weights(interactions))
+        moments = self._moments(embeddings, self._weights(interactions), diagonal=True)
         gaussian = np.random.default_rng(seed).standard_normal((embeddings.width, size))
         directions, triangle = np.linalg.qr(gaussian)
         directions *= np.sign(np.diag(triangle)) * math.sqrt(embeddings.width / size)

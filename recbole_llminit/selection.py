@@ -19,6 +19,9 @@ from recbole_llminit.embeddings import AlignedEmbeddings
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategy import Columns, Strategy, check_number, register_strategy
 
+# So many numbers are summed in single precision that the error stays below 1e-6 of the sum.
+_SUMMED_ROWS = 64
+
 
 def _columns(dimensions: npt.NDArray[np.int64]) -> Columns:
     return Columns(tuple(int(dimension) for dimension in np.sort(dimensions)))
@@ -116,12 +119,24 @@ class Prefix(Strategy):
 
 
 def _variance(blocks: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-    """Return the unbiased variance of each column over all rows of the blocks (Chan, Golub and LeVeque, 1983)."""
+    """Return the unbiased variance of each column over all rows of the blocks.
+
+    Differences from about the mean are squared and summed in the blocks' own precision for some rows, and these sums in
+    float64; blocks are merged pairwise (Chan, Golub and LeVeque, 1983).
+    """
     count, mean, square = 0, np.float64(0), np.float64(0)
     for block in blocks:
-        rows = block.astype(np.float64)
-        block_mean = rows.mean(axis=0)
-        delta, total = block_mean - mean, count + len(rows)
-        square = square + ((rows - block_mean) ** 2).sum(axis=0) + delta**2 * count * len(rows) / total
-        mean, count = mean + delta * len(rows) / total, total
+        near = block[:: max(1, len(block) // _SUMMED_ROWS)].mean(axis=0)
+        rows = block - near
+        total = np.zeros(rows.shape[1])
+        block_square = np.zeros(rows.shape[1])
+        for start in range(0, len(rows), _SUMMED_ROWS):
+            part = rows[start : start + _SUMMED_ROWS]
+            total += part.sum(axis=0)
+            block_square += np.einsum("ij,ij->j", part, part)
+        block_square -= total**2 / len(rows)
+        block_mean = near + total / len(rows)
+        delta, both = block_mean - mean, count + len(rows)
+        square = square + block_square + delta**2 * count * len(rows) / both
+        mean, count = mean + delta * len(rows) / both, both
     return np.asarray(square / (count - 1))

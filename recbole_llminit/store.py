@@ -325,13 +325,12 @@ def _read_store(folder: Path) -> ItemEmbeddings:
     _check_same_kind(shards)
     tokens = np.concatenate([shard.tokens for shard in shards])
     chunks = [shard.vectors for shard in shards]
-    if "format" in first.header:
+    if "format" in first.header and len(pa.array(tokens, pa.large_string()).unique()) < len(tokens):
         replaced = pd.Index(tokens).duplicated(keep="last")
-        if replaced.any():
-            masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
-            # A shard that lost no row stays mapped.
-            chunks = [chunk if mask.all() else chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
-            tokens = tokens[~replaced]
+        masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
+        # A shard that lost no row stays mapped.
+        chunks = [chunk if mask.all() else chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
+        tokens = tokens[~replaced]
     fingerprint = first.header.get("fingerprint") or hash_files(paths)
     return ItemEmbeddings(tokens, tuple(chunks), str(folder), fingerprint, first.header.get("facts", {}))
 

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
@@ -23,6 +23,13 @@ StrategyType = TypeVar("StrategyType", bound="type[Strategy]")
 
 class Reduction(Protocol):
     """A fitted map from LLM vectors to values of an embedding table; applies to any later item as well."""
+
+    @property
+    def columns(self) -> Sequence[int] | None:
+        """The dimensions of a vector that it reads; None for all."""
+
+    def finish(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Turn what it reads of vectors, shape ``[k, len(columns)]`` or ``[k, llm_dim]``, into values ``[k, d]``."""
 
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Reduce vectors of shape ``[k, llm_dim]`` to values of shape ``[k, d]``."""
@@ -46,10 +53,18 @@ class Columns:
     dimensions: tuple[int, ...]
     unit: bool = False
 
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The columns kept."""
+        return self.dimensions
+
+    def finish(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the kept columns, shape ``[k, d]``, as float32, each row of length 1 if that is wanted."""
+        return unit_rows(block) if self.unit else block.astype(np.float32, copy=False)
+
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return ``block[:, dimensions]`` as float32, shape ``[k, d]``."""
-        values: npt.NDArray[np.float32] = np.take(block, self.dimensions, axis=1).astype(np.float32, copy=False)
-        return unit_rows(values) if self.unit else values
+        return self.finish(np.take(block, self.dimensions, axis=1))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the kept columns in JSON types."""
@@ -78,6 +93,11 @@ class Affine:
 
     offset: npt.NDArray[np.float64]
     matrix: npt.NDArray[np.float64]
+    columns: ClassVar[None] = None
+
+    def finish(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the values of vectors, shape ``[k, d]``."""
+        return self(block)
 
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return the values of vectors, shape ``[k, d]``."""

@@ -31,10 +31,12 @@ def test_means_literally(embed):
     embeddings = embed([1, 0], [0, 4], [0, 8], [5, 5], [6, 6])
     together = interactions([1, 2, 3], [1, 2], [4], n_items=5)
     walk = CoConsumption(embeddings, together)
-    (slab,) = walk.slabs()
-    assert slab.columns == slice(0, 2)
-    assert slab.values.tolist() == [[0, 0], [1, 0], [0, 4], [0, 8], [5, 5], [6, 6]]
-    assert slab.means.tolist() == [[0, 0], [0, 5], [0.75, 2], [0.5, 2], [0, 0], [0, 0]]
+    (sums,) = walk.sums()
+    assert sums.tolist() == [[0.5, 6], [1, 4]]
+    ((items, vectors, means),) = walk.means(embeddings.items, sums)
+    assert items.tolist() == [1, 2, 3, 4, 5]
+    assert vectors.tolist() == [[1, 0], [0, 4], [0, 8], [5, 5], [6, 6]]
+    assert means.tolist() == [[0, 5], [0.75, 2], [0.5, 2], [0, 0], [0, 0]]
     assert walk.has_mean.tolist() == [False, True, True, True, False, False]
 
 
@@ -54,22 +56,25 @@ def test_items_without_a_vector_are_no_neighbours(embed):
     assert values(smoothed).tolist() == [[0, 0], [0, 8], [0, 0], [1, 0]]
 
 
-@pytest.mark.parametrize(("rows_at_a_time", "numbers"), [(8192, 1 << 26), (5, 2 * (30 + 4 * 41) + 1), (8192, 1)])
-def test_equals_the_walk_restated_whatever_the_blocks(embed, monkeypatch, rows_at_a_time, numbers):
+# 1: one entry at a time; 18: three, fewer than a user has items.
+@pytest.mark.parametrize(("numbers_at_a_time", "gathered"), [(1 << 20, 1 << 23), (5 * 6, 18), (1, 1)])
+def test_equals_the_walk_restated_whatever_the_blocks(embed, monkeypatch, numbers_at_a_time, gathered):
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(40, 6)).astype(np.float32)
     dense = (generator.random((30, 41)) < 0.1).astype(np.float32)
     dense[:, 0] = 0
-    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", rows_at_a_time)
-    monkeypatch.setattr("recbole_llminit.co_consumption._SLAB_NUMBERS", numbers)
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_NUMBERS", numbers_at_a_time)
+    monkeypatch.setattr("recbole_llminit.co_consumption._GATHERED_NUMBERS", gathered)
     embeddings = embed(*rows)
-    widths = [slab.values.shape[1] for slab in CoConsumption(embeddings, csr_matrix(dense)).slabs()]
-    assert widths == {1 << 26: [6], 1: [1] * 6}.get(numbers, [2] * 3)
     walk = neighbours(csr_matrix(dense))[1:, 1:]
     alone = walk.sum(axis=1) == 0
     assert 0 < alone.sum() < 40
     expected = np.where(alone[:, None], rows, 0.7 * rows + 0.3 * walk @ rows)
     np.testing.assert_allclose(values(smooth(embeddings, csr_matrix(dense), 0.3))[1:], expected, atol=1e-5)
+    mean, weights = generator.normal(size=6), generator.random(41)
+    expected = ((rows - mean) * (weights[1:] * ~alone)[:, None]).T @ (walk @ rows - mean)
+    found = CoConsumption(embeddings, csr_matrix(dense)).moment(mean, weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_strategy_sees_the_smoothed_vectors(embed):
@@ -91,5 +96,5 @@ def test_no_room_for_the_smoothed_vectors(embed, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("recbole_llminit.co_consumption.tempfile.TemporaryFile", full)
-    with pytest.raises(LLMInitError, match=r"the smoothed vectors \(0 MB\) cannot be written to .*set TMPDIR"):
+    with pytest.raises(LLMInitError, match=r"the smoothed vectors, .*0 MB.* cannot be written to .*set TMPDIR"):
         smooth(embed([1, 2], [3, 4]), interactions([1, 2], n_items=2), 0.5)

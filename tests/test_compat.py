@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from importlib.util import find_spec
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 
 from recbole_llminit import compat
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.quick_start import run_recbole_llminit
 from tests import stock
 
 REFERENCE = json.loads((stock.DATA / "reference.json").read_text())
@@ -180,3 +182,19 @@ def test_the_ailment_without_its_mend(mend, code, message, tmp_path):
     ran = run_python(script, tmp_path)
     assert ran.returncode != 0
     assert message in ran.stderr
+
+
+@pytest.mark.parametrize("model", ["BPR", "LightGCN", "NGCF", "DGCF", "GCMC", "NCL", "SGL", "SpectralCF"])
+def test_mixed_precision_trains_what_full_precision_does(model, tiny):
+    """`multiply_sparse_matrices_in_full_precision`; stock RecBole's graph models raise here."""
+    settings = {**tiny, "num_clusters": 4, "warm_up_step": 0, "init_strategy": "none", "gpu_id": ""}
+    if model == "GCMC":
+        settings["embedding_size"] = 64
+    losses = []
+    for amp in (False, True):
+        with mock.patch("recbole.trainer.trainer.Trainer._add_train_loss_to_tensorboard") as logged:
+            run_recbole_llminit(model, config_dict={**settings, "enable_amp": amp})
+        losses.append([np.sum(call.args[1]) for call in logged.call_args_list])
+    assert len(losses[0]) == 3
+    # bfloat16 has eight bits.
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_pad_never_has_a_vector():
 
 
 def test_blocks_cross_shards(monkeypatch):
-    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", 3)
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_NUMBERS", 3 * 2)
     chunks = tuple(np.full((count, 2), index, dtype=np.float16) for index, count in enumerate((2, 4, 1)))
     tokens = np.array([f"t{number}" for number in range(7)], dtype=object)
     aligned = ItemEmbeddings(tokens, chunks, "store", "0").align(["[PAD]", *reversed(tokens)], "toy")
@@ -40,6 +42,31 @@ def test_blocks_cross_shards(monkeypatch):
     assert [block[:, 0].tolist() for _, block in blocks] == [[0, 0, 1], [1, 1, 1], [2]]
     some = list(aligned.blocks(np.array([1, 7])))
     assert [(items.tolist(), block[:, 0].tolist()) for items, block in some] == [([7, 1], [0, 2])]
+
+
+def test_columns_are_read_alone_whatever_rows_are_wanted():
+    """Rows side by side, with small gaps and with large ones; in half precision and not."""
+    rows = np.arange(400 * 6).reshape(400, 6) % 509 / 4
+    tokens = np.array([f"t{number}" for number in range(400)], dtype=object)
+    for dtype, wanted in itertools.product(
+        (np.float16, np.float32, np.float64),
+        (np.arange(400), np.flatnonzero(np.arange(400) % 3), np.arange(0, 400, 7), np.array([5])),
+    ):
+        chunks = tuple(np.split(rows.astype(dtype), [150, 151]))
+        found = ItemEmbeddings(tokens, chunks, "store", "0").align(["[PAD]", *tokens], "toy")
+        for columns in (None, [4, 0]):
+            expected = rows[wanted] if columns is None else rows[wanted][:, columns]
+            ((items, block),) = found.blocks(wanted + 1, columns)
+            assert items.tolist() == (wanted + 1).tolist()
+            assert block.tolist() == expected.tolist()
+            assert block.dtype == (np.float64 if dtype == np.float64 else np.float32)
+            block[:] = 0
+            assert chunks[0][0, 1] == rows[0, 1]
+
+
+def test_large_numbers_are_no_broken_ones(embed):
+    ((_, block),) = embed([3e38, 3e38], [3e38, 3e38]).blocks()
+    assert (block > 2e38).all()
 
 
 def test_keyed_by_row_number():

@@ -274,7 +274,7 @@ def test_too_wide_a_table_is_refused_before_anything_is_written(vectors):
 def test_a_broken_vector_is_refused_before_anything_is_written(embed, strategy):
     net = Net()
     with pytest.raises(LLMInitError, match=r"vectors of 1 or more items \(i2\)"):
-        start(net, embed([1, 2, 3, 4], [5, np.nan, 7, 8], [9, 10, 11, 12]), strategy)
+        start(net, embed([1, 2, 3, 4], [np.nan] * 4, [9, 10, 11, 12]), strategy)
     assert net.items.weight.tolist()[1] == [-11, -11]
 
 

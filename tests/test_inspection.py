@@ -32,7 +32,7 @@ def test_a_measurement_restated(embed, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(60, 9))
     rows[:, 0] += 2
     rows[:, 5] = 1
-    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", 13)
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_NUMBERS", 13 * 9)
     found = Measurement.of("vectors", embed(*rows), chosen=(0, 5))
     assert found.mean_cosine == pytest.approx(cosine_similarity(rows)[~np.eye(60, dtype=bool)].mean(), abs=1e-6)
     np.testing.assert_allclose(found.variance, rows.var(axis=0), atol=1e-5)

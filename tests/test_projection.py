@@ -103,7 +103,7 @@ def test_the_map_depends_neither_on_blocks_nor_on_the_order_of_items(rows, align
         return strategy.fit(strategy.prepare(embeddings, interactions), 4, interactions=interactions, seed=3).matrix
 
     expected = fitted(align(rows), interactions)
-    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", 7)
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_NUMBERS", 7 * WIDTH)
     np.testing.assert_allclose(fitted(align(rows), interactions), expected, rtol=1e-4, atol=1e-6)
     order = np.random.default_rng(4).permutation(N_ITEMS)
     other = csr_matrix(interactions.toarray()[:, [0, *(order + 1)]])

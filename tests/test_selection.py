@@ -98,7 +98,7 @@ def test_variance_does_not_depend_on_the_blocks(embed, monkeypatch):
     # A large mean beside a small spread: a sum of squares would lose it.
     rows = 1e4 + np.random.default_rng(5).normal(size=(40, 6)) * [1, 2, 3, 4, 5, 6]
     expected = Variance(1.0).fit(embed(*rows), 3, interactions=degrees(*[1] * 40), seed=0)
-    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_ROWS", 7)
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_NUMBERS", 7 * 6)
     assert Variance(1.0).fit(embed(*rows), 3, interactions=degrees(*[1] * 40), seed=0) == expected
     assert expected.dimensions == (3, 4, 5)
 

@@ -1,0 +1,188 @@
+"""Time and memory of each strategy on stores of up to 2,000,000 items x 1024 dimensions, beside a plain read.
+
+``python benchmarks/scale.py --data=FOLDER``
+
+The vectors (float16, a power-law spectrum in a random basis, a common direction) are written once into FOLDER as
+stores of Arrow shards; interactions are random, popularity heavy-tailed, five per item. Every measurement is in a
+process of its own, with the files in the page cache or, with ``--cold``, dropped from it first. *Seconds* are those of
+fit and reduction of all items to 128 columns, the median of three if they take less than ten (memory that nothing has
+touched yet can cost a virtual machine a second); *reads* are these seconds in those of a plain sequential read of the
+same files in the same process. *Peak* is anonymous memory above that after imports, from opening the store to the last
+value. Prints the medians and writes ``scale.csv``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from memory import anonymous, watch_memory
+from scipy.sparse import csr_matrix
+from tqdm import tqdm
+
+import recbole_llminit.config  # noqa: F401  registers the strategies
+from recbole_llminit.embeddings import AlignedEmbeddings
+from recbole_llminit.files import read_embeddings
+from recbole_llminit.initializer import reduce_items
+from recbole_llminit.store import append_shard
+from recbole_llminit.strategy import get_strategy
+
+WIDTH, SIZE, EACH = 1024, 128, 5
+# Seconds after which a measurement is not repeated in its process.
+ENOUGH = 10
+SHARD_ROWS = 32_768
+STRATEGIES = {
+    "uni": ("uni", {}),
+    "rand": ("rand", {}),
+    "var": ("var", {}),
+    "prefix": ("prefix", {}),
+    "rp": ("rp", {}),
+    "pca": ("pca", {}),
+    "whiten": ("whiten", {}),
+    "cca": ("cca", {}),
+    "whiten, smooth 0.5": ("whiten", {"smooth": 0.5}),
+}
+
+
+def tokens(count: int) -> list[str]:
+    """Return the item tokens in the order of the store."""
+    return [f"B{item:09d}" for item in range(count)]
+
+
+def write_store(folder: Path, count: int) -> None:
+    """Write a store; the deviation of the i-th direction falls as i ** -0.5, beside a mean as long as all of them."""
+    generator = np.random.default_rng(0)
+    basis, _ = np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))
+    deviations = np.arange(1, WIDTH + 1) ** -0.5
+    deviations /= np.sqrt((deviations**2).sum())
+    mixing = (deviations[:, None] * basis).astype(np.float32)
+    mean = generator.standard_normal(WIDTH, dtype=np.float32) / np.float32(np.sqrt(WIDTH))
+    names = tokens(count)
+    for start in tqdm(range(0, count, SHARD_ROWS), desc=f"writing {count:,} vectors"):
+        ids = names[start : start + SHARD_ROWS]
+        vectors = generator.standard_normal((len(ids), WIDTH), dtype=np.float32) @ mixing + mean
+        append_shard(folder, ids, [""] * len(ids), vectors.astype(np.float16), {"model": "synthetic"})
+
+
+def make_interactions(count: int) -> csr_matrix:
+    """Return random interactions of half as many users, whose items' popularity has a heavy tail."""
+    generator = np.random.default_rng(1)
+    users = generator.integers(1, count // 2 + 1, EACH * count)
+    items = 1 + (generator.random(EACH * count) ** 3 * count).astype(np.int64)
+    matrix = csr_matrix((np.ones(EACH * count, dtype=np.float32), (users, items)), shape=(count // 2 + 1, count + 1))
+    matrix.data[:] = 1
+    return matrix
+
+
+def read_plainly(folder: Path) -> tuple[float, int]:
+    """Read all files of a store from the first byte to the last; return seconds and bytes."""
+    buffer = memoryview(bytearray(8 << 20))
+    began, total = time.perf_counter(), 0
+    for path in sorted(folder.glob("*.arrow")):
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total += count
+    return time.perf_counter() - began, total
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Ask the system to forget the files' pages."""
+    for path in folder.glob("*.arrow"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def measure(name: str, folder: Path, count: int, *, cold: bool) -> dict[str, float]:
+    """Return one measurement."""
+    if cold:
+        drop_from_cache(folder)
+    else:
+        read_plainly(folder)
+    plain, size = read_plainly(folder)
+    if cold:
+        drop_from_cache(folder)
+    # What a training run has before: RecBole's names of the items, in another order than the store's.
+    in_order = tokens(count)
+    names = ["[PAD]", *(in_order[item] for item in np.random.default_rng(2).permutation(count))]
+    interactions = make_interactions(count)
+    before = anonymous()
+    with watch_memory(0.02) as peak:
+        times = [time.perf_counter()]
+        embeddings: AlignedEmbeddings = read_embeddings(folder).align(names, "scale")
+        times.append(time.perf_counter())
+        strategy = get_strategy(*STRATEGIES[name])
+        runs: list[tuple[float, float]] = []
+        while len(runs) < 3 and sum(fit + reduce for fit, reduce in runs) < ENOUGH:
+            began = time.perf_counter()
+            prepared = strategy.prepare(embeddings, interactions)
+            reduction = strategy.fit(prepared, SIZE, interactions=interactions, seed=0)
+            fitted = time.perf_counter()
+            table = reduce_items(prepared, reduction, SIZE).nbytes
+            runs.append((fitted - began, time.perf_counter() - fitted))
+            if cold:
+                break
+    align = times[1] - times[0]
+    fit, reduce = sorted(runs, key=sum)[len(runs) // 2]
+    return {
+        "plain": plain,
+        "align": align,
+        "fit": fit,
+        "reduce": reduce,
+        "seconds": fit + reduce,
+        "reads": (fit + reduce) / plain,
+        "gb_per_second": size / 1e9 / (fit + reduce),
+        "peak_mb": peak.megabytes - before,
+        "table_mb": table / 2**20,
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the stores, 6.4 GB")
+    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 2_000_000])
+    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        name, count = options.one
+        sys.stdout.write(json.dumps(measure(name, options.data / count, int(count), cold=options.cold)))
+        return
+    runs = []
+    for count in options.items:
+        folder = options.data / str(count)
+        if not folder.exists():
+            unfinished = folder.with_suffix(".unfinished")
+            write_store(unfinished, count)
+            unfinished.rename(folder)
+        for repeat in range(options.repeats):
+            for name in options.strategies:
+                command = [sys.executable, __file__, "--data", str(options.data), "--one", name, str(count)]
+                found = subprocess.run(
+                    [*command, *["--cold"] * options.cold], stdout=subprocess.PIPE, text=True, check=True
+                )
+                runs.append({"items": count, "strategy": name, "repeat": repeat, **json.loads(found.stdout)})
+                print(runs[-1], flush=True)
+    frame = pd.DataFrame(runs)
+    frame["machine"] = (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
+        f"pyarrow {pa.__version__}"
+    )
+    frame.round(3).to_csv(options.out / f"scale{'_cold' * options.cold}.csv", index=False)
+    print(frame.groupby(["items", "strategy"], sort=False).median(numeric_only=True).round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
