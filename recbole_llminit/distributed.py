@@ -47,6 +47,7 @@ def apply() -> None:
     _replace(Trainer, "evaluate", wait_for_the_checkpoint)
     for loader in (FullSortEvalDataLoader, NegSampleEvalDataLoader):
         _replace(loader, "__init__", deal_out_each_sample_once)
+    _replace(Trainer, "_save_checkpoint", save_once)
     _replace(PretrainTrainer, "save_pretrained_model", save_pretrained_once)
     _replace(Collector, "get_data_struct", evaluate_as_one_process)
     _replace(Trainer, "_map_reduce", keep_whole_results)
@@ -139,6 +140,20 @@ def name_one_checkpoint(construct: Callable[..., None]) -> Callable[..., None]:
             self.saved_model_file = names[0]
 
     return constructing
+
+
+def save_once(save: Callable[..., None]) -> Callable[..., None]:
+    """Let the first process of all hosts alone write the checkpoint.
+
+    Where: ``recbole/trainer/trainer.py:296``.
+    Ailment: the first process of each host writes, and hosts that share a file system write into the same file at once.
+    """
+
+    def saving(self: Any, epoch: int, verbose: bool = True, **options: Any) -> None:
+        if self.config["single_spec"] or torch.distributed.get_rank() == 0:
+            save(self, epoch, verbose, **options)
+
+    return saving
 
 
 def save_pretrained_once(save: Callable[[Any, int, str], None]) -> Callable[[Any, int, str], None]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from recbole_llminit.embeddings import ItemEmbeddings, examples
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.store import hash_files, read_store, to_matrix
+from recbole_llminit.store import hash_files, read_store, to_matrices
 
 _ITEM_ID = "item_id"
 _EXPORTED_ROWS = 65536
@@ -209,7 +209,7 @@ def _read_parquet(path: Path, id_field: str) -> tuple[Sequence[Any], npt.NDArray
     if len(lists) == 1:
         if table[lists[0]].null_count:
             raise LLMInitError(f"{path} has empty cells in {lists[0]}: expected a vector in each row")
-        return table[ids].to_pylist(), to_matrix(table[lists[0]], path)
+        return table[ids].to_pylist(), np.concatenate(to_matrices(table[lists[0]], path))
     numbers = _numbered([field.name for field in table.schema if pa.types.is_floating(field.type)])
     if lists or not numbers:
         raise _no_vectors(table.column_names, ids, path)

@@ -200,7 +200,7 @@ def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
         shard = _read_shard(paths[number], "ipc", hashes=True)
         if shard is not None:
             group.append(shard.take(~dead[members[number]]))
-        if sum(shard.vectors.nbytes for shard in group) >= SHARD_BYTES:
+        if sum(part.nbytes for shard in group for part in shard.parts) >= SHARD_BYTES:
             _append_merged(folder, group)
     _append_merged(folder, group)
     with writing(folder):
@@ -214,7 +214,7 @@ def _append_merged(folder: Path, group: list[_Shard]) -> None:
         _check_same_kind(group)
         tokens = np.concatenate([shard.tokens for shard in group])
         hashes = np.concatenate([shard.text_hashes for shard in group])
-        vectors = np.concatenate([shard.vectors for shard in group])
+        vectors = np.concatenate([part for shard in group for part in shard.parts])
         append_shard(folder, list(tokens), list(hashes), vectors, group[0].header["facts"])
     group.clear()
 
@@ -324,7 +324,7 @@ def _read_store(folder: Path) -> ItemEmbeddings:
     first = shards[0]
     _check_same_kind(shards)
     tokens = np.concatenate([shard.tokens for shard in shards])
-    chunks = [shard.vectors for shard in shards]
+    chunks = [part for shard in shards for part in shard.parts]
     if "format" in first.header and len(pa.array(tokens, pa.large_string()).unique()) < len(tokens):
         replaced = pd.Index(tokens).duplicated(keep="last")
         masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
@@ -338,10 +338,10 @@ def _read_store(folder: Path) -> ItemEmbeddings:
 def _check_same_kind(shards: Sequence[_Shard]) -> None:
     first = shards[0]
     for shard in shards:
-        if shard.vectors.shape[1] != first.vectors.shape[1]:
+        if shard.width != first.width:
             raise LLMInitError(
-                f"{shard.path} holds vectors of {shard.vectors.shape[1]} dimensions, {first.path.name} of "
-                f"{first.vectors.shape[1]}: expected one width in a store, remove the shard that does not belong to it"
+                f"{shard.path} holds vectors of {shard.width} dimensions, {first.path.name} of "
+                f"{first.width}: expected one width in a store, remove the shard that does not belong to it"
             )
         if shard.header.get("fingerprint") != first.header.get("fingerprint"):
             raise LLMInitError(
@@ -355,12 +355,17 @@ class _Shard:
     path: Path
     tokens: npt.NDArray[Any]
     text_hashes: npt.NDArray[Any]
-    vectors: npt.NDArray[Any]
+    parts: tuple[npt.NDArray[Any], ...]
     header: dict[str, Any]
+
+    @property
+    def width(self) -> int:
+        return int(self.parts[0].shape[1])
 
     def take(self, rows: npt.NDArray[Any]) -> _Shard:
         """Return some of the rows, copied."""
-        return _Shard(self.path, self.tokens[rows], self.text_hashes[rows], self.vectors[rows], self.header)
+        vectors = np.concatenate(self.parts)[rows]
+        return _Shard(self.path, self.tokens[rows], self.text_hashes[rows], (vectors,), self.header)
 
 
 def _shards(folder: Path, suffix: str = "arrow") -> list[Path]:
@@ -416,11 +421,11 @@ def _read_shard(path: Path, format_: str, *, hashes: bool = False) -> _Shard | N
         raise LLMInitError(f"the item_id column of {path} is {kind}: expected texts or whole numbers")
     tokens = table["item_id"].cast(pa.string()).to_numpy().astype(object)
     text_hashes = table["text_hash"].to_numpy().astype(object) if hashes else np.empty(0)
-    return _Shard(path, tokens, text_hashes, to_matrix(table["embedding"], path), _header(dataset))
+    return _Shard(path, tokens, text_hashes, to_matrices(table["embedding"], path), _header(dataset))
 
 
-def to_matrix(column: pa.ChunkedArray, path: Path) -> npt.NDArray[Any]:
-    """View a column of lists as a matrix ``[n, llm_dim]``, without a copy where Arrow allows.
+def to_matrices(column: pa.ChunkedArray, path: Path) -> tuple[npt.NDArray[Any], ...]:
+    """View a column of lists as matrices ``[n_chunk, llm_dim]``, without a copy where Arrow allows.
 
     Raises
     ------
@@ -428,8 +433,7 @@ def to_matrix(column: pa.ChunkedArray, path: Path) -> npt.NDArray[Any]:
         If the cells are no lists of floating-point numbers, or differ in length.
     """
     width = _width(column, path)
-    chunks = [_chunk_to_matrix(chunk, width, path) for chunk in column.chunks if len(chunk)]
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    return tuple(_chunk_to_matrix(chunk, width, path) for chunk in column.chunks if len(chunk))
 
 
 def _width(column: pa.ChunkedArray, path: Path) -> int:

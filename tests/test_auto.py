@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.auto import Auto
+from recbole_llminit.co_consumption import CoConsumption
 from recbole_llminit.config import Config
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import initialize_embeddings_
@@ -89,6 +90,35 @@ def test_whiten_where_cca_cannot_be_fitted(embed, caplog, histories, reason):
 def test_its_map_is_that_of_what_it_takes(vectors, interactions, bound, taken):
     ours, theirs = (one.fit(vectors, SIZE, interactions=interactions, seed=0) for one in (Auto(bound), taken))
     assert np.array_equal(ours.matrix, theirs.matrix) and np.array_equal(ours.offset, theirs.offset)
+
+
+def test_what_was_solved_for_the_agreement_is_not_solved_again(vectors, interactions, monkeypatch):
+    moment, solved = CoConsumption.moment, []
+    monkeypatch.setattr(CoConsumption, "moment", lambda *given: solved.append(given) or moment(*given))
+
+    def fit(strategy, vectors=vectors, interactions=interactions, size=SIZE):
+        found = strategy.fit(vectors, size, interactions=interactions, seed=0)
+        return found, len(solved)
+
+    taken = Auto(1).resolve(vectors, SIZE, interactions=interactions)
+    assert len(solved) == 1
+    first, count = fit(taken)
+    assert count == 1
+    # Other vectors, another strategy, other interactions, and the first again, of which the last was kept.
+    for number, given in enumerate(
+        [
+            {"vectors": vectors.shuffled(0)},
+            {"strategy": CanonicalCorrelation(shrinkage=0.3)},
+            {"interactions": interactions[:60]},
+            {},
+        ],
+        start=2,
+    ):
+        again, count = fit(**{"strategy": CCA, **given})
+        assert count == number
+    assert np.array_equal(first.matrix, again.matrix)
+    with pytest.raises(LLMInitError, match="has 8 directions to project on, and a table has 9 columns"):
+        fit(CCA, size=9)
 
 
 def test_a_strategy_that_leaves_nothing_open_is_itself(vectors, interactions):

@@ -43,7 +43,7 @@ def test_each_program_trains(program, llm, tmp_path):
         ("--init_strategy=varience", "init_strategy 'varience' is unknown: did you mean 'var'?"),
         ("--init_stratgy=var", "did you mean 'init_strategy'?"),
         ("--llm_embedding=nowhere=2", "llm_embedding is nowhere=2, and nothing is there"),
-        ("--nproc=2", "runs of several processes are not supported"),
+        ("--nproc=none", "nproc is 'none': expected a whole number from 1 on"),
     ],
 )
 def test_bad_arguments_are_one_line(argument, message, capsys, llm):

@@ -221,7 +221,7 @@ def test_bad_input_stops_before_the_data_is_loaded(llm, monkeypatch):
         ({"llm_embedding": "nowhere"}, "nothing is there"),
         ({"llm_embedding": None, "llm_encoder": "nobody/nothing"}, "nobody/nothing cannot be loaded"),
         ({"llm_embedding": None, "llm_text_file": "nowhere.csv"}, "there is no nowhere.csv with the texts of tiny"),
-        ({"nproc": 2}, "runs of several processes are not supported"),
+        ({"nproc": 1.5}, "nproc is 1.5: expected a whole number from 1 on"),
     ]:
         for run in (run_recbole_llminit, objective_function):
             with pytest.raises(LLMInitError, match=match):

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -46,6 +47,18 @@ def test_the_vectors_are_mapped_not_copied(tmp_path):
     # Two megabytes of vectors; the ids are copied. Of the shards only the first lost a row to a later one.
     assert pa.total_allocated_bytes() - before < 100_000
     assert [chunk.flags.owndata for chunk in found.chunks] == [True, False, False]
+
+
+def test_files_of_many_record_batches_stay_mapped_as_well(tmp_path):
+    """As other engines write Arrow files."""
+    rows = np.arange(4000, dtype=np.float32).reshape(8, 500)
+    embedding = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), 500)
+    table = pa.table({"item_id": [f"i{number}" for number in range(8)], "embedding": embedding})
+    ds.write_dataset(table, tmp_path, format="ipc", max_rows_per_group=3, min_rows_per_group=3)
+    found = read_embeddings(tmp_path)
+    assert [len(chunk) for chunk in found.chunks] == [3, 3, 2]
+    assert not any(chunk.flags.owndata for chunk in found.chunks)
+    assert by_token(found) == {f"i{number}": row.tolist() for number, row in enumerate(rows)}
 
 
 def test_columns_are_as_documented(tmp_path):
