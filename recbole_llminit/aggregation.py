@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 
 from recbole_llminit.co_consumption import item_degrees
 
 Aggregation = Literal["mean", "degree", "idf"]
+_BLOCK_USERS = 1 << 16
 
 
 def aggregate_users(
@@ -47,17 +48,23 @@ def aggregate_users(
     user without items. ``degree``: one step of LightGCN's propagation (arXiv 2002.02126, equation 3). ``idf``: the
     smooth inverse document frequency of scikit-learn, users as documents.
     """
-    has_item = interactions @ has_value.astype(np.float32) > 0
-    degrees = item_degrees(interactions)
-    weighted = interactions
+    n_users = interactions.shape[0]
+    weights = None
     if how == "degree":
-        weighted = interactions @ diags(1 / np.sqrt(np.maximum(degrees, 1)))
-        norms = np.sqrt(np.asarray(interactions.sum(axis=1)).ravel())
-    else:
-        if how == "idf":
-            # The first user is [PAD].
-            weighted = interactions @ diags(np.log(interactions.shape[0] / (1 + degrees)) + 1)
-        norms = weighted @ has_value.astype(np.float32)
-    values: npt.NDArray[np.float32] = (weighted @ item_values).astype(np.float32, copy=False)
-    values /= np.where(has_item, norms, 1).astype(np.float32)[:, None]
+        weights = 1 / np.sqrt(np.maximum(item_degrees(interactions), 1))
+    elif how == "idf":
+        # The first user is [PAD].
+        weights = np.log(n_users / (1 + item_degrees(interactions))) + 1
+    counted = has_value.astype(np.float32)
+    values = np.empty((n_users, item_values.shape[1]), dtype=np.float32)
+    has_item = np.empty(n_users, dtype=np.bool_)
+    for start in range(0, n_users, _BLOCK_USERS):
+        users = slice(start, start + _BLOCK_USERS)
+        part = weighted = interactions[users]
+        has_item[users] = part @ counted > 0
+        if weights is not None:
+            weighted = csr_matrix((weights[part.indices], part.indices, part.indptr), shape=part.shape)
+        values[users] = weighted @ item_values
+        norms = np.sqrt(np.diff(part.indptr)) if how == "degree" else weighted @ counted
+        values[users] /= np.where(has_item[users], norms, 1).astype(np.float32)[:, None]
     return values, has_item

@@ -80,3 +80,16 @@ def test_other_weights_leave_out_items_without_a_value(how):
     # Items 1 and 3 have the degree 1, and the user has three items, of which one has no value.
     assert users.ravel().tolist() == pytest.approx([0, {"degree": 8 / np.sqrt(3), "idf": 4}[how], 0, 0])
     assert has_value.tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("how", ["mean", "degree", "idf"])
+def test_users_come_in_blocks(how, monkeypatch):
+    generator = np.random.default_rng(3)
+    interactions = csr_matrix((generator.random((23, 11)) < 0.3).astype(np.float32))
+    values, has_value = generator.normal(size=(11, 4)).astype(np.float32), np.arange(11) > 1
+    values[~has_value] = 0
+    expected = aggregate_users(values, has_value, interactions, how)
+    monkeypatch.setattr("recbole_llminit.aggregation._BLOCK_USERS", 5)
+    found = aggregate_users(values, has_value, interactions, how)
+    assert found[1].tolist() == expected[1].tolist() and not found[1].all()
+    np.testing.assert_array_equal(found[0], expected[0])
