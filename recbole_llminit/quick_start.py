@@ -20,7 +20,7 @@ from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import frozen_rows
 from recbole_llminit.model import build_model
-from recbole_llminit.ranks import LAUNCH_KEYS, Launch, Ranks, ranks_of_run
+from recbole_llminit.ranks import LAUNCH_KEYS, Launch, Ranks, ranks_of_run, refuse_several
 
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
 import recbole  # isort: skip
@@ -94,7 +94,9 @@ def run_recbole_llminit(
     Notes
     -----
     Source: ``run_recbole`` in ``recbole/quick_start/quick_start.py``, without ``get_flops``, which draws random numbers
-    for some models.
+    for some models. With ``nproc``, ``world_size``, ``ip``, ``port`` and ``group_offset`` as ``run`` there, and under
+    torchrun as torchrun says: model class and ``callback_fn`` then have to stand in a module, and the script's own code
+    under ``if __name__ == "__main__"``. Every process of torchrun returns the result.
     """
     run = functools.partial(
         _run, model, dataset, config_file_list, config_dict, saved, arguments, callback_fn=callback_fn, resume=resume
@@ -104,11 +106,12 @@ def run_recbole_llminit(
         return run(launch=launch)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     config = Config(model, dataset, config_file_list, config_dict, arguments)
-    launch = None if config["local_rank"] else Launch.from_settings(config.final_config_dict)
+    # With a local_rank, as RecBole gives it to the processes it starts, this is one of several already.
+    launch = Launch.from_settings(config.final_config_dict) if config["single_spec"] else None
     if launch is None:
         return run(config=config)
     # RecBole has set it to one GPU for all.
-    os.environ.pop("CUDA_VISIBLE_DEVICES")
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = visible
     return launch.start(run)
@@ -163,8 +166,7 @@ def objective_function(
     Source: ``objective_function`` in ``recbole/quick_start/quick_start.py``, without its report to ray.
     """
     config = Config(config_file_list=config_file_list, config_dict=config_dict)
-    if Launch.from_settings(config.final_config_dict) is not None:
-        raise LLMInitError("nproc and world_size: a trial of a search is one process, leave them out")
+    refuse_several(config.final_config_dict)
     _prepare(config, Ranks(), saved=saved)
     return {"model": config["model"], **_train_and_test(config, Ranks(), saved=saved, verbose=False)}
 

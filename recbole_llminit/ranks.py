@@ -247,6 +247,12 @@ class Launch:
         return result
 
 
+def refuse_several(settings: Mapping[str, Any]) -> None:
+    """Raise `LLMInitError` for settings of several processes where a run is a trial of many."""
+    if Launch.from_settings(settings) is not None:
+        raise LLMInitError("nproc and world_size: a trial is one process, leave them out")
+
+
 def _call(local_rank: int, launch: Launch, function: Callable[..., Any], queue: Any) -> None:
     # As under torchrun: the encoder takes this rank's GPU by it.
     os.environ["LOCAL_RANK"] = str(local_rank)

@@ -220,6 +220,7 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
         ("compare ranks all items at test", {"eval_args": {"mode": "uni10"}}),
         ("compare ranks all items at test", {"eval_args": {"mode": "labeled"}, "metrics": ["AUC"], "valid_metric": "AUC"}),
         ("models is 7: expected names", {"models": 7}),
+        ("a trial is one process", {"nproc": 2}),
         ("SASRec is trained on sequences", {"models": "SASRec", "cold_start": [0.5], "train_neg_sample_args": None}),
     ],
 )  # fmt: skip

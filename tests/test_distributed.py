@@ -160,7 +160,7 @@ def test_what_cannot_be_sent_to_processes_is_said(llm):
 
 
 def test_a_search_is_one_process(llm):
-    with pytest.raises(LLMInitError, match="a trial of a search is one process"):
+    with pytest.raises(LLMInitError, match="a trial is one process"):
         objective_function({**llm, "model": "BPR", "nproc": 2})
 
 

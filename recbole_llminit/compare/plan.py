@@ -20,6 +20,7 @@ from recbole_llminit.config import KEYS, Config, InitOptions, nearest_key
 from recbole_llminit.encoding import plan_encoding
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
+from recbole_llminit.ranks import refuse_several
 from recbole_llminit.settings import is_none
 from recbole_llminit.store import hash_files
 
@@ -295,7 +296,9 @@ def _are_missing(options: InitOptions) -> bool:
 
 def _configure(model: str, dataset: str, settings: Mapping[str, Any]) -> Config:
     try:
-        return Config(model, dataset, config_dict=settings)
+        config = Config(model, dataset, config_dict=settings)
+        refuse_several(config.final_config_dict)
+        return config
     except LLMInitError:
         raise
     except (TypeError, KeyError, AttributeError, NotImplementedError) as error:
