@@ -65,6 +65,7 @@ def apply() -> None:
     lengths_per_row()
     fill_missing_sequences()
     fill_missing_values()
+    measure_memory_of_gpus_only()
     # Nothing is missing any more where RecBole's chained fills warn that they do nothing.
     warnings.filterwarnings("ignore", category=pd.errors.ChainedAssignmentError, module=r"recbole\.data\.dataset")
 
@@ -222,12 +223,12 @@ class _FullSparse(types.ModuleType):
 
     @staticmethod
     def mm(matrix: torch.Tensor, other: torch.Tensor, *others: Any) -> torch.Tensor:
-        """Multiply as `torch.sparse.mm`, in the precision of the sparse matrix."""
+        """Multiply as `torch.sparse.mm`; under autocast in float32."""
         multiply: Callable[..., torch.Tensor] = torch.sparse.mm
         if not torch.is_autocast_enabled(matrix.device.type):
             return multiply(matrix, other, *others)
         with torch.autocast(matrix.device.type, enabled=False):
-            return multiply(matrix, other.to(matrix.dtype), *others)
+            return multiply(matrix.float(), other.float(), *others)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.sparse, name)
@@ -316,6 +317,28 @@ def _filling_first(fill_nan: Callable[[Any], None]) -> Callable[[Any], None]:
         fill_nan(self)
 
     return filled
+
+
+def measure_memory_of_gpus_only() -> None:
+    """Let a run on the CPU end where there is a GPU as well.
+
+    Where: ``recbole/utils/utils.py:397,420``, ``trainer/trainer.py:270,619``.
+    Versions: all; the memory of the run's device is asked for wherever torch sees a GPU, and a CPU is an error. So the
+    last line of the log loses the result of a run with ``gpu_id: ''`` in a process that has used its GPU before.
+    Until: RecBole looks at the device.
+    """
+    for name in ("recbole.utils.utils", "recbole.trainer.trainer"):
+        module: Any = importlib.import_module(name)
+        if not hasattr(module.get_gpu_usage, "__wrapped__"):
+            module.get_gpu_usage = _of_gpus(module.get_gpu_usage)
+
+
+def _of_gpus(get_gpu_usage: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(get_gpu_usage)
+    def usage(device: torch.device | None = None) -> str:
+        return "0.0 / 0.0" if device is not None and device.type != "cuda" else get_gpu_usage(device)
+
+    return usage
 
 
 def accept_former_dgl_arguments() -> None:

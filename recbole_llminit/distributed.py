@@ -5,6 +5,7 @@ A run of one process is left as it is. `apply` runs all of them.
 
 from __future__ import annotations
 
+import datetime
 import functools
 import importlib
 import itertools
@@ -24,6 +25,10 @@ from recbole_llminit.errors import LLMInitError
 _PER_EVALUATION = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
 _runs = itertools.count()
+# The group on the CPU of the run that this process has joined.
+_joined: list[Any] = []
+# One process loads data or writes a checkpoint while the others wait.
+_PATIENCE = datetime.timedelta(hours=6)
 _MODULES_WITH_ENSURE_DIR = (
     "recbole.utils",
     "recbole.utils.utils",
@@ -38,6 +43,7 @@ def apply() -> None:
     """Mend RecBole in this process; calling it again does nothing more."""
     from recbole.config import Config
     from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+    from recbole.data.dataset import Dataset
     from recbole.evaluator import Collector
     from recbole.trainer.trainer import AbstractTrainer, PretrainTrainer, Trainer
 
@@ -49,6 +55,7 @@ def apply() -> None:
         _replace(loader, "__init__", deal_out_each_sample_once)
     _replace(Trainer, "_save_checkpoint", save_once)
     _replace(PretrainTrainer, "save_pretrained_model", save_pretrained_once)
+    _replace(Dataset, "_download", download_without_waiting)
     _replace(Collector, "get_data_struct", evaluate_as_one_process)
     _replace(Trainer, "_map_reduce", keep_whole_results)
     for name in _MODULES_WITH_ENSURE_DIR:
@@ -85,16 +92,24 @@ def join_on_any_device(init_device: Callable[[Any], None]) -> Callable[[Any], No
         gpus = 0 if given == "" else torch.cuda.device_count()
         if 0 < gpus < nproc:
             raise LLMInitError(
-                f"nproc is {nproc}, and this process sees {gpus} GPUs (gpu_id: {given}): start as many processes as "
-                f"GPUs, name more in gpu_id, or train on the CPU with gpu_id: ''"
+                f"nproc is {nproc}, and this process sees {gpus} GPUs (gpu_id: {given}, CUDA_VISIBLE_DEVICES: "
+                f"{os.environ.get('CUDA_VISIBLE_DEVICES')}): start as many processes as GPUs, name more in gpu_id, or "
+                f"train on the CPU with gpu_id: ''"
             )
+        if _joined and torch.distributed.is_initialized():
+            # What a run that failed has left.
+            torch.distributed.destroy_process_group()
         rank, world = local_rank + settings["offset"], settings["world_size"]
         by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
         place = "env://" if by_torchrun else f"tcp://{settings['ip']}:{settings['port']}"
         store, _, _ = next(rendezvous(place, rank, world))
         # Processes that torchrun started may do several runs: what one left in the store would mislead the next.
         store = torch.distributed.distributed_c10d.PrefixStore(f"run {next(_runs)}", store)
-        torch.distributed.init_process_group("nccl" if gpus else "gloo", store=store, rank=rank, world_size=world)
+        torch.distributed.init_process_group(
+            "nccl" if gpus else "gloo", store=store, rank=rank, world_size=world, timeout=_PATIENCE
+        )
+        # NCCL would send what lies in memory through that of the GPUs.
+        _joined[:] = [torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)]
         settings["device"] = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
         settings["single_spec"] = False
         if gpus:
@@ -119,6 +134,8 @@ def train_on_any_device(construct: Callable[..., None]) -> Callable[..., None]:
         if config["single_spec"] or config["device"].type == "cuda":
             construct(self, config, model)
             return
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise LLMInitError(f"{config['model']} has nothing to train in several processes: leave out nproc")
         self.config, self.model = config, model
         self.distributed_model = DistributedDataParallel(model)
 
@@ -136,7 +153,7 @@ def name_one_checkpoint(construct: Callable[..., None]) -> Callable[..., None]:
         construct(self, config, model)
         if not config["single_spec"]:
             names = [self.saved_model_file]
-            torch.distributed.broadcast_object_list(names, src=0)
+            torch.distributed.broadcast_object_list(names, src=0, group=_joined[0])
             self.saved_model_file = names[0]
 
     return constructing
@@ -147,11 +164,19 @@ def save_once(save: Callable[..., None]) -> Callable[..., None]:
 
     Where: ``recbole/trainer/trainer.py:296``.
     Ailment: the first process of each host writes, and hosts that share a file system write into the same file at once.
+    Another process that ends stops the first one, perhaps while it writes: so the file appears whole or not at all.
     """
 
     def saving(self: Any, epoch: int, verbose: bool = True, **options: Any) -> None:
-        if self.config["single_spec"] or torch.distributed.get_rank() == 0:
+        if self.config["single_spec"]:
             save(self, epoch, verbose, **options)
+        elif torch.distributed.get_rank() == 0:
+            path = Path(options.pop("saved_model_file", self.saved_model_file))
+            unfinished = path.with_name(f".{path.name}.writing")
+            save(self, epoch, verbose=False, saved_model_file=str(unfinished), **options)
+            unfinished.replace(path)
+            if verbose:
+                self.logger.info(f"Saving current: {path}")
 
     return saving
 
@@ -179,7 +204,7 @@ def wait_for_the_checkpoint(evaluate: Callable[..., Any]) -> Callable[..., Any]:
 
     def evaluating(self: Any, eval_data: Any, load_best_model: bool = True, *others: Any, **options: Any) -> Any:
         if load_best_model and not self.config["single_spec"]:
-            torch.distributed.barrier()
+            torch.distributed.barrier(_joined[0])
         return evaluate(self, eval_data, load_best_model, *others, **options)
 
     return evaluating
@@ -197,6 +222,11 @@ def deal_out_each_sample_once(construct: Callable[..., None]) -> Callable[..., N
         construct(self, config, dataset, sampler, shuffle)
         if not config["single_spec"]:
             dealt = self.sampler
+            if self.sample_size < dealt.num_replicas:
+                raise LLMInitError(
+                    f"there are {self.sample_size} users or interactions to evaluate, and {dealt.num_replicas} "
+                    f"processes: set nproc (or world_size) to no more, or split the data otherwise"
+                )
             dealt.drop_last, dealt.total_size = True, self.sample_size
             dealt.num_samples = len(range(dealt.rank, self.sample_size, dealt.num_replicas))
 
@@ -217,7 +247,7 @@ def evaluate_as_one_process(collect: Callable[[Any], Any]) -> Callable[[Any], An
             return collected
         own = {key: collected.get(key) for key in _PER_EVALUATION if key in collected}
         parts: list[dict[str, Tensor]] = [{}] * torch.distributed.get_world_size()
-        torch.distributed.all_gather_object(parts, own)
+        torch.distributed.all_gather_object(parts, own, group=_joined[0])
         for key in {key for part in parts for key in part}:
             collected.set(key, _in_order([part[key] for part in parts if key in part]))
         return collected
@@ -232,6 +262,25 @@ def _in_order(parts: list[Tensor]) -> Tensor:
         for rank, part in enumerate(parts):
             whole[rank :: len(parts)] = part
     return whole
+
+
+def download_without_waiting(download: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Download a dataset without waiting for others.
+
+    Where: ``recbole/data/dataset/dataset.py:229-254``.
+    Ailment: it ends in a barrier, which raises in a run of one process; of several, the first one downloads here before
+    the others look.
+    """
+
+    def downloading(self: Any) -> None:
+        barrier: Any = torch.distributed.barrier
+        torch.distributed.barrier = lambda *_, **__: None
+        try:
+            download(self)
+        finally:
+            torch.distributed.barrier = barrier
+
+    return downloading
 
 
 def keep_whole_results(reduce: Callable[..., Any]) -> Callable[..., Any]:

@@ -98,6 +98,9 @@ def run_recbole_llminit(
     torchrun as torchrun says: model class and ``callback_fn`` then have to stand in a module, and the script's own code
     under ``if __name__ == "__main__"``. Every process of torchrun returns the result.
     """
+    if isinstance(model, type):
+        # The class that get_model returns cannot be sent to another process, and does nothing more.
+        model = vars(model).get("stock_class", model)
     run = functools.partial(
         _run, model, dataset, config_file_list, config_dict, saved, arguments, callback_fn=callback_fn, resume=resume
     )
@@ -137,7 +140,7 @@ def _run(
         config_dict = {**(config_dict or {}), **launch.settings}
     config = config or Config(model, dataset, config_file_list, config_dict, arguments)
     resume = config["resume"] if resume is None else resume
-    with ranks_of_run() as ranks:
+    with ranks_of_run(alone=config["single_spec"]) as ranks:
         _prepare(config, ranks, saved=saved, write=resume is None)
         if resume is not None:
             _refuse_resume(config, Path(resume), saved=saved)
@@ -282,6 +285,8 @@ def _prepare(config: Config, ranks: Ranks, *, saved: bool, write: bool = True) -
             f"{config['model']} is defined inside a function, and a checkpoint cannot name such a class: define it in "
             f"a module, or pass saved=False"
         )
+    if ranks.world > 1 and config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
+        raise LLMInitError(f"{config['model']} is not trained in several processes: leave out nproc and world_size")
     if ranks.world > 1 and (config["save_dataloaders"] or config["dataloaders_save_path"]):
         raise LLMInitError(
             "save_dataloaders and dataloaders_save_path are of runs of one process: leave them out, or nproc and "

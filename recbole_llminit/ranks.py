@@ -81,8 +81,8 @@ def join_ranks() -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def ranks_of_run() -> Iterator[Ranks]:
-    """Give the processes of the group that this one has joined, and leave it in the end; alone where there is none.
+def ranks_of_run(*, alone: bool) -> Iterator[Ranks]:
+    """Give the processes of the group that this one has joined, and leave it in the end; or itself alone.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def ranks_of_run() -> Iterator[Ranks]:
     """
     import torch.distributed
 
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if alone:
         yield Ranks()
         return
     # A training run's group may be of NCCL, which knows no tensors on the CPU and loses patience in minutes.
@@ -104,7 +104,7 @@ def ranks_of_run() -> Iterator[Ranks]:
         time.sleep(_SECONDS_TO_SEE_WHO)
         raise LLMInitError(
             f"another process of this run has ended, and rank {torch.distributed.get_rank()} cannot go on without it: "
-            f"see what that one said; the best epoch so far is saved, and --resume=CHECKPOINT goes on from it"
+            f"see what that one said; if an epoch was saved, --resume=CHECKPOINT goes on from it"
         ) from error
     # Not after an error: a process that waits for one that has gone waits long.
     torch.distributed.destroy_process_group()
@@ -233,11 +233,13 @@ class Launch:
                 raise errors[0] from None
             if ended.exit_code == _INTERRUPTED:
                 raise KeyboardInterrupt from None
-            how = ended.signal_name or f"exit status {ended.exit_code}"
+            if ended.signal_name:
+                how, then = ended.signal_name, "if it was not killed by hand, see whether memory ran out"
+            else:
+                how, then = f"exit status {ended.exit_code}", "see what it said above"
             raise LLMInitError(
                 f"process {ended.error_index} of {self.nproc} on this host ended early ({how}), and the others were "
-                f"stopped: if it was not killed by hand, see whether memory ran out; the best epoch so far is saved, "
-                f"and --resume=CHECKPOINT goes on from it"
+                f"stopped: {then}; if an epoch was saved, --resume=CHECKPOINT goes on from it"
             ) from None
         except KeyboardInterrupt:
             for process in processes.processes:
@@ -249,8 +251,8 @@ class Launch:
 
 def refuse_several(settings: Mapping[str, Any]) -> None:
     """Raise `LLMInitError` for settings of several processes where a run is a trial of many."""
-    if Launch.from_settings(settings) is not None:
-        raise LLMInitError("nproc and world_size: a trial is one process, leave them out")
+    if Launch.from_settings(settings) is not None or Launch.from_torchrun() is not None:
+        raise LLMInitError("nproc, world_size and torchrun: a trial is one process, leave them out")
 
 
 def _call(local_rank: int, launch: Launch, function: Callable[..., Any], queue: Any) -> None:

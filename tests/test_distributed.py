@@ -14,7 +14,7 @@ import torch
 from recbole.utils import get_trainer
 from torch.utils.data.distributed import DistributedSampler
 
-from recbole_llminit.distributed import _in_order, deal_out_each_sample_once
+from recbole_llminit.distributed import _in_order, deal_out_each_sample_once, download_without_waiting
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.quick_start import load_data_and_model, objective_function, run_recbole_llminit
 from recbole_llminit.ranks import Launch
@@ -180,7 +180,7 @@ def test_several_hosts_are_read_as_recbole_reads_them():
     assert Launch.from_settings({"nproc": 2}).port != 5678
 
 
-@pytest.mark.parametrize(("count", "world"), [(7, 3), (8, 2), (1, 2)])
+@pytest.mark.parametrize(("count", "world"), [(7, 3), (8, 2)])
 def test_each_sample_is_evaluated_once_and_comes_back_in_its_place(count, world):
     dealt = []
     for rank in range(world):
@@ -195,3 +195,33 @@ def test_each_sample_is_evaluated_once_and_comes_back_in_its_place(count, world)
         dealt.append(list(loader.sampler))
     assert sorted(sample for part in dealt for sample in part) == list(range(count))
     assert _in_order([torch.tensor(part, dtype=torch.int64) for part in dealt]).tolist() == list(range(count))
+
+
+def test_fewer_users_than_processes_are_refused():
+    def construct(self, *_):
+        self.sample_size, self.sampler = 1, DistributedSampler(range(1), num_replicas=2, rank=0, shuffle=False)
+
+    loader = type("Loader", (), {})()
+    with pytest.raises(LLMInitError, match="there are 1 users or interactions to evaluate, and 2 processes"):
+        deal_out_each_sample_once(construct)(loader, {"single_spec": False}, None, None)
+
+
+def test_a_download_waits_for_nobody():
+    """RecBole's ends in a barrier, which raises where there is no process group."""
+
+    def download(self):
+        torch.distributed.barrier()
+        self.append("downloaded")
+
+    done = []
+    with pytest.raises(ValueError, match="process group"):
+        download([])
+    download_without_waiting(download)(done)
+    assert done == ["downloaded"]
+    with pytest.raises(ValueError, match="process group"):
+        torch.distributed.barrier()
+
+
+def test_what_trains_nothing_is_one_process(tiny):
+    with pytest.raises(LLMInitError, match="Pop is not trained in several processes"):
+        run_recbole_llminit("Pop", config_dict={**tiny, "nproc": 2})
