@@ -8,7 +8,7 @@ process of its own, with the files in the page cache or, with ``--cold``, droppe
 fit and reduction of all items to 128 columns, the median of three if they take less than ten (memory that nothing has
 touched yet can cost a virtual machine a second); *reads* are these seconds in those of a plain sequential read of the
 same files in the same process. *Peak* is anonymous memory above that after imports, from opening the store to the last
-value. Prints the medians and writes ``scale.csv``.
+value. Prints the medians, writes ``scale.csv`` (``scale_cold.csv``), and of both ``scale.md`` and ``scale.png``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from matplotlib.figure import Figure
 from memory import anonymous, watch_memory
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
@@ -51,6 +52,7 @@ STRATEGIES = {
     "cca": ("cca", {}),
     "whiten, smooth 0.5": ("whiten", {"smooth": 0.5}),
 }
+WITH_COVARIANCE = ("pca", "whiten", "cca", "whiten, smooth 0.5")
 
 
 def tokens(count: int) -> list[str]:
@@ -148,7 +150,8 @@ def measure(name: str, folder: Path, count: int, *, cold: bool) -> dict[str, flo
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of the stores, 6.4 GB")
+    parser.add_argument("--data", type=Path, default=Path("scale-data"), help="the folder of the stores, 6.4 GB")
+    parser.add_argument("--page", action="store_true", help="write the page of the CSV files that are there")
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000, 1_000_000, 2_000_000])
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES))
     parser.add_argument("--repeats", type=int, default=3)
@@ -159,6 +162,9 @@ def main() -> None:
     if options.one:
         name, count = options.one
         sys.stdout.write(json.dumps(measure(name, options.data / count, int(count), cold=options.cold)))
+        return
+    if options.page:
+        write_page(options.out)
         return
     runs = []
     for count in options.items:
@@ -182,6 +188,72 @@ def main() -> None:
     )
     frame.round(3).to_csv(options.out / f"scale{'_cold' * options.cold}.csv", index=False)
     print(frame.groupby(["items", "strategy"], sort=False).median(numeric_only=True).round(2).to_string())
+    write_page(options.out)
+
+
+def exponent(seconds: pd.Series) -> float:
+    """Return the power of the number of items by which the seconds grow, from 100,000 items on."""
+    large = seconds[seconds.index >= 100_000]
+    return float(np.polyfit(np.log(large.index), np.log(large), 1)[0]) if len(large) > 1 else np.nan
+
+
+def write_page(folder: Path) -> None:
+    """Write ``scale.md`` and ``scale.png`` from the CSV files of warm and cold runs that are there."""
+    files = {"warm": folder / "scale.csv", "cold": folder / "scale_cold.csv"}
+    frames = {kind: pd.read_csv(path) for kind, path in files.items() if path.exists()}
+    lines = [
+        "# Time and memory up to 2,000,000 items x 1024 dimensions",
+        "",
+        "Made by [`benchmarks/scale.py`](../benchmarks/scale.py), which says what is measured; medians. *Reads*: the",
+        "seconds in those of a plain sequential read of the same files in the same process. *Exponent*: the power of the",
+        "number of items by which the seconds grow, from 100,000 on. *Bound*: the table of values, a covariance where one",
+        "is needed, and 512 MiB.",
+        "",
+        "![Seconds and memory over the number of items](scale.png)",
+    ]
+    for kind, frame in frames.items():
+        medians = frame.groupby(["strategy", "items"], sort=False).median(numeric_only=True).reset_index()
+        seconds = medians.pivot_table(index="strategy", columns="items", values="seconds", sort=False)
+        largest = medians[medians["items"] == medians["items"].max()].set_index("strategy")
+        rows = [
+            {
+                "strategy": f"`{name}`",
+                **{f"{items:,} items, s": f"{value:.2f}" for items, value in seconds.loc[name].dropna().items()},
+                "exponent": f"{exponent(seconds.loc[name].dropna()):.2f}",
+                "reads": f"{largest.loc[name, 'reads']:.1f}",
+                "GB/s": f"{largest.loc[name, 'gb_per_second']:.2f}",
+                "peak, MiB": f"{largest.loc[name, 'peak_mb']:,.0f}",
+                "bound, MiB": f"{largest.loc[name, 'table_mb'] + 512 + 8 * (name in WITH_COVARIANCE):,.0f}",
+            }
+            for name in seconds.index
+            if name in largest.index
+        ]
+        title = "files in the page cache" if kind == "warm" else "files dropped from the page cache"
+        plain, align = largest["plain"].median(), largest["align"].median()
+        lines += [
+            "",
+            f"## {title.capitalize()}",
+            "",
+            pd.DataFrame(rows).to_markdown(index=False),
+            "",
+            f"{frame['repeat'].nunique()} processes for each figure. At {medians['items'].max():,} items the plain read "
+            f"takes {plain:.2f} s, and to open and align the store {align:.2f} s. {frame['machine'][0]}.",
+        ]
+    (folder / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    medians = frames.get("warm", next(iter(frames.values()))).groupby(["strategy", "items"], sort=False)
+    for name, group in medians.median(numeric_only=True).reset_index().groupby("strategy", sort=False):
+        for panel, column in zip(panels, ("seconds", "peak_mb"), strict=True):
+            panel.plot(group["items"], group[column], marker="o", markersize=3, label=name)
+    table = medians["table_mb"].first().groupby("items").first()
+    panels[1].plot(table.index, table + 512, color="black", linestyle=":", label="bound without covariance")
+    panels[0].set(xscale="log", yscale="log", xlabel="items", ylabel="seconds, fit and values")
+    panels[1].set(xscale="log", yscale="log", xlabel="items", ylabel="peak of anonymous memory, MiB")
+    panels[1].legend(frameon=False, fontsize=7)
+    for panel in panels:
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(folder / "scale.png", dpi=130, facecolor="white")
 
 
 if __name__ == "__main__":
