@@ -205,9 +205,9 @@ def write_page(folder: Path) -> None:
         "# Time and memory up to 2,000,000 items x 1024 dimensions",
         "",
         "Made by [`benchmarks/scale.py`](../benchmarks/scale.py), which says what is measured; medians. *Reads*: the",
-        "seconds in those of a plain sequential read of the same files in the same process. *Exponent*: the power of the",
-        "number of items by which the seconds grow, from 100,000 on. *Bound*: the table of values, a covariance where one",
-        "is needed, and 512 MiB.",
+        "seconds in those of a plain sequential read of the same files in the same process. *Exponent*: the power of",
+        "the number of items by which the seconds grow, from 100,000 on. *Bound*: the table of values, a covariance",
+        "where one is needed, and 512 MiB.",
         "",
         "![Seconds and memory over the number of items](scale.png)",
     ]
@@ -236,8 +236,8 @@ def write_page(folder: Path) -> None:
             "",
             pd.DataFrame(rows).to_markdown(index=False),
             "",
-            f"{frame['repeat'].nunique()} processes for each figure. At {medians['items'].max():,} items the plain read "
-            f"takes {plain:.2f} s, and to open and align the store {align:.2f} s. {frame['machine'][0]}.",
+            f"{frame['repeat'].nunique()} processes for each figure. At {medians['items'].max():,} items the plain "
+            f"read takes {plain:.2f} s, and to open and align the store {align:.2f} s. {frame['machine'][0]}.",
         ]
     (folder / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     figure = Figure(figsize=(9, 3.6), layout="constrained")

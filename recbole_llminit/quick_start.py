@@ -113,6 +113,7 @@ def run_recbole_llminit(
     launch = Launch.from_settings(config.final_config_dict) if config["single_spec"] else None
     if launch is None:
         return run(config=config)
+    _refuse_several(config)
     # RecBole has set it to one GPU for all.
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     if visible is not None:
@@ -285,13 +286,8 @@ def _prepare(config: Config, ranks: Ranks, *, saved: bool, write: bool = True) -
             f"{config['model']} is defined inside a function, and a checkpoint cannot name such a class: define it in "
             f"a module, or pass saved=False"
         )
-    if ranks.world > 1 and config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
-        raise LLMInitError(f"{config['model']} is not trained in several processes: leave out nproc and world_size")
-    if ranks.world > 1 and (config["save_dataloaders"] or config["dataloaders_save_path"]):
-        raise LLMInitError(
-            "save_dataloaders and dataloaders_save_path are of runs of one process: leave them out, or nproc and "
-            "world_size"
-        )
+    if ranks.world > 1:
+        _refuse_several(config)
     read_drop(config)
     init_seed(config["seed"], config["reproducibility"])
     _start_logging(config)
@@ -300,6 +296,17 @@ def _prepare(config: Config, ranks: Ranks, *, saved: bool, write: bool = True) -
         getLogger().warning("llm_embedding is set: the llm_ keys of the encoder and the texts are not used")
     if write and options.wants_embedding and not _comes_later(config):
         config["llm_embedding"] = str(options.provide_embedding(ranks))
+
+
+def _refuse_several(config: Config) -> None:
+    """Raise for what several processes cannot do."""
+    if config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE):
+        raise LLMInitError(f"{config['model']} is not trained in several processes: leave out nproc and world_size")
+    if config["save_dataloaders"] or config["dataloaders_save_path"]:
+        raise LLMInitError(
+            "save_dataloaders and dataloaders_save_path are of runs of one process: leave them out, or nproc and "
+            "world_size"
+        )
 
 
 def _comes_later(config: Config) -> bool:

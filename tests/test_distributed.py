@@ -1,5 +1,6 @@
 """Training in several processes: RecBole's own flags and torchrun, on the CPU."""
 
+import functools
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from recbole_llminit.distributed import _in_order, deal_out_each_sample_once, do
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.quick_start import load_data_and_model, objective_function, run_recbole_llminit
 from recbole_llminit.ranks import Launch
+from tests import rank_functions
 from tests.stock import DATA
 
 # A class of the user's own, which saves each process's tables before the first step.
@@ -34,6 +36,7 @@ class Watched(BPR):
         return super().calculate_loss(interaction)
 """
 # 33 users are left: not a multiple of two.
+LAUNCH = Launch(nproc=2, world_size=2, group_offset=0, ip="localhost", port=1)
 SETTINGS = {"user_inter_num_interval": "[8,inf)", "metrics": ["Recall", "NDCG", "MRR", "GAUC"], "epochs": 2}
 
 
@@ -111,15 +114,7 @@ def test_torchrun_and_two_hosts_train_alike(llm):
     assert [results(output) for output in outputs] == [[expected], []]
 
 
-@pytest.mark.parametrize(
-    ("signal_", "status", "message"),
-    [
-        (signal.SIGKILL, 2, "process 1 of 2 on this host ended early (SIGKILL), and the others were stopped"),
-        (signal.SIGINT, 130, "recbole-llminit: interrupted"),
-    ],
-    ids=["killed", "interrupted"],
-)
-def test_one_process_that_ends_ends_the_run(signal_, status, message, llm):
+def test_an_interrupted_process_ends_the_run(llm):
     settings = {key: value for key, value in llm.items() if key != "load_col"}
     run = start({**settings, "epochs": 1_000_000, "eval_step": 1_000_000, "nproc": 2})
     seen = ""
@@ -129,13 +124,35 @@ def test_one_process_that_ends_ends_the_run(signal_, status, message, llm):
         seen += line
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     ranks = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(int(ranks[1]), signal_)
-    began = time.monotonic()
+    os.kill(int(ranks[1]), signal.SIGINT)
     output, _ = run.communicate(timeout=60)
-    assert run.returncode == status, output[-2000:]
-    assert message in output
-    assert time.monotonic() - began < 30
+    assert run.returncode == 130, output[-2000:]
+    assert "recbole-llminit: interrupted" in output
     assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
+
+
+def test_what_the_first_process_returns_comes_back():
+    assert LAUNCH.start(rank_functions.where) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (rank_functions.refuse, "rank 1 refuses"),
+        (
+            rank_functions.die,
+            r"process 1 of 2 on this host ended early \(SIGKILL\), and the others were stopped: if it",
+        ),
+        (rank_functions.leave, r"process 1 of 2 on this host ended early \(exit status 7\), .* see what it said above"),
+    ],
+)
+def test_one_process_that_ends_ends_the_others(function, message, tmp_path):
+    """The other one would wait for an hour."""
+    began = time.monotonic()
+    with pytest.raises(LLMInitError, match=message):
+        LAUNCH.start(functools.partial(function, tmp_path))
+    assert time.monotonic() - began < 60
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text()}").exists()
 
 
 @pytest.mark.parametrize(
@@ -146,12 +163,14 @@ def test_one_process_that_ends_ends_the_run(signal_, status, message, llm):
         ({"nproc": 2, "world_size": 2, "group_offset": 1}, "are more than world_size 2"),
         ({"nproc": 2, "port": 0}, "port is 0"),
         ({"nproc": 2, "init_strategy": "varience"}, "did you mean 'var'"),
+        ({"nproc": 2, "save_dataloaders": True}, "save_dataloaders and .* are of runs of one process"),
+        ({"nproc": 2, "model": "Pop", "init_strategy": "none"}, "Pop is not trained in several processes"),
     ],
 )
 def test_bad_settings_start_nothing(settings, message, llm, monkeypatch):
     monkeypatch.setattr(Launch, "start", lambda *_: pytest.fail("processes were started"))
     with pytest.raises(LLMInitError, match=message):
-        run_recbole_llminit("BPR", config_dict={**llm, **settings})
+        run_recbole_llminit(config_dict={**llm, "model": "BPR", **settings})
 
 
 def test_what_cannot_be_sent_to_processes_is_said(llm):
@@ -162,11 +181,6 @@ def test_what_cannot_be_sent_to_processes_is_said(llm):
 def test_a_search_is_one_process(llm):
     with pytest.raises(LLMInitError, match="a trial is one process"):
         objective_function({**llm, "model": "BPR", "nproc": 2})
-
-
-def test_an_error_in_a_process_is_the_runs(llm):
-    with pytest.raises(LLMInitError, match="save_dataloaders and dataloaders_save_path are of runs of one process"):
-        run_recbole_llminit("BPR", config_dict={**llm, "nproc": 2, "save_dataloaders": True})
 
 
 def test_several_hosts_are_read_as_recbole_reads_them():
@@ -220,8 +234,3 @@ def test_a_download_waits_for_nobody():
     assert done == ["downloaded"]
     with pytest.raises(ValueError, match="process group"):
         torch.distributed.barrier()
-
-
-def test_what_trains_nothing_is_one_process(tiny):
-    with pytest.raises(LLMInitError, match="Pop is not trained in several processes"):
-        run_recbole_llminit("Pop", config_dict={**tiny, "nproc": 2})

@@ -277,9 +277,6 @@ def test_ranks_split_the_items(server):
     assert sorted(server.requests) == [2, 2, 4, 4, 4, 4, 4, 4]
     assert len(server.served) == ITEMS
     assert_right(encode_items(options(**settings)))
-    again = torchrun("recbole_llminit", "encode", *arguments(**settings))
-    assert again.stdout.count("| encoded   | 0; 28 were there") == 1
-    assert len(server.served) == ITEMS
 
 
 def test_ranks_make_the_vectors_of_one_process():
