@@ -7,19 +7,23 @@ stores of Arrow shards; interactions are random, popularity heavy-tailed, five p
 process of its own, with the files in the page cache or, with ``--cold``, dropped from it first. *Seconds* are those of
 fit and reduction of all items to 128 columns, the median of three if they take less than ten (memory that nothing has
 touched yet can cost a virtual machine a second); *reads* are these seconds in those of a plain sequential read of the
-same files in the same process. *Peak* is anonymous memory above that after imports, from opening the store to the last
-value. Prints the medians, writes ``scale.csv`` (``scale_cold.csv``), and of both ``scale.md`` and ``scale.png``.
+same files in the same process. *Peak* is anonymous memory above that with the imports and the dataset (names and
+interactions), from opening the store to the last value. Prints the medians, writes ``scale.csv`` (``scale_cold.csv``)
+after each round, where what was measured replaces former figures of the same, and of both ``scale.md`` and
+``scale.png``.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +128,10 @@ def measure(name: str, folder: Path, count: int, *, cold: bool) -> dict[str, flo
         strategy = get_strategy(*STRATEGIES[name])
         runs: list[tuple[float, float]] = []
         while len(runs) < 3 and sum(fit + reduce for fit, reduce in runs) < ENOUGH:
+            # What cca found out is kept as long as the vectors are.
+            again = replace(embeddings)
             began = time.perf_counter()
-            prepared = strategy.prepare(embeddings, interactions)
+            prepared = strategy.prepare(again, interactions)
             reduction = strategy.fit(prepared, SIZE, interactions=interactions, seed=0)
             fitted = time.perf_counter()
             table = reduce_items(prepared, reduction, SIZE).nbytes
@@ -166,29 +172,40 @@ def main() -> None:
     if options.page:
         write_page(options.out)
         return
-    runs = []
     for count in options.items:
         folder = options.data / str(count)
         if not folder.exists():
             unfinished = folder.with_suffix(".unfinished")
             write_store(unfinished, count)
             unfinished.rename(folder)
-        for repeat in range(options.repeats):
-            for name in options.strategies:
-                command = [sys.executable, __file__, "--data", str(options.data), "--one", name, str(count)]
-                found = subprocess.run(
-                    [*command, *["--cold"] * options.cold], stdout=subprocess.PIPE, text=True, check=True
-                )
-                runs.append({"items": count, "strategy": name, "repeat": repeat, **json.loads(found.stdout)})
-                print(runs[-1], flush=True)
-    frame = pd.DataFrame(runs)
-    frame["machine"] = (
+    machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
         f"pyarrow {pa.__version__}"
     )
-    frame.round(3).to_csv(options.out / f"scale{'_cold' * options.cold}.csv", index=False)
+    path = options.out / f"scale{'_cold' * options.cold}.csv"
+    kept = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    if len(kept):
+        kept = kept[~(kept["items"].isin(options.items) & kept["strategy"].isin(options.strategies))]
+    runs = []
+    for repeat in range(options.repeats):
+        for count, name in itertools.product(options.items, options.strategies):
+            command = [sys.executable, __file__, "--data", str(options.data), "--one", name, str(count)]
+            found = subprocess.run(
+                [*command, *["--cold"] * options.cold], stdout=subprocess.PIPE, text=True, check=True
+            )
+            measured = json.loads(found.stdout)
+            runs.append({"items": count, "strategy": name, "repeat": repeat, **measured, "machine": machine})
+            print(runs[-1], flush=True)
+        frame = pd.concat([kept, pd.DataFrame(runs)], ignore_index=True)
+        frame = frame.sort_values(["items", "strategy", "repeat"], key=in_order, ignore_index=True)
+        frame.round(3).to_csv(path, index=False)
     print(frame.groupby(["items", "strategy"], sort=False).median(numeric_only=True).round(2).to_string())
     write_page(options.out)
+
+
+def in_order(column: pd.Series) -> pd.Series:
+    """Return what a column of results is sorted by."""
+    return column.map(list(STRATEGIES).index) if column.name == "strategy" else column
 
 
 def exponent(seconds: pd.Series) -> float:
@@ -206,8 +223,9 @@ def write_page(folder: Path) -> None:
         "",
         "Made by [`benchmarks/scale.py`](../benchmarks/scale.py), which says what is measured; medians. *Reads*: the",
         "seconds in those of a plain sequential read of the same files in the same process. *Exponent*: the power of",
-        "the number of items by which the seconds grow, from 100,000 on. *Bound*: the table of values, a covariance",
-        "where one is needed, and 512 MiB.",
+        "the number of items by which the seconds grow, from 100,000 on. *Runs*: the processes of each figure. *Peak*:",
+        "anonymous memory above that of the imports and the dataset. *Bound*: the table of values, a covariance where",
+        "one is needed, and 512 MiB.",
         "",
         "![Seconds and memory over the number of items](scale.png)",
     ]
@@ -221,6 +239,7 @@ def write_page(folder: Path) -> None:
                 **{f"{items:,} items, s": f"{value:.2f}" for items, value in seconds.loc[name].dropna().items()},
                 "exponent": f"{exponent(seconds.loc[name].dropna()):.2f}",
                 "reads": f"{largest.loc[name, 'reads']:.1f}",
+                "runs": f"{int(frame.loc[frame['strategy'] == name, 'repeat'].max()) + 1}",
                 "GB/s": f"{largest.loc[name, 'gb_per_second']:.2f}",
                 "peak, MiB": f"{largest.loc[name, 'peak_mb']:,.0f}",
                 "bound, MiB": f"{largest.loc[name, 'table_mb'] + 512 + 8 * (name in WITH_COVARIANCE):,.0f}",
@@ -236,7 +255,7 @@ def write_page(folder: Path) -> None:
             "",
             pd.DataFrame(rows).to_markdown(index=False),
             "",
-            f"{frame['repeat'].nunique()} processes for each figure. At {medians['items'].max():,} items the plain "
+            f"At {medians['items'].max():,} items the plain "
             f"read takes {plain:.2f} s, and to open and align the store {align:.2f} s. {frame['machine'][0]}.",
         ]
     (folder / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

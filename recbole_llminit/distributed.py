@@ -21,14 +21,15 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.ranks import PATIENCE
 
 _PER_EVALUATION = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
 _runs = itertools.count()
 # The group on the CPU of the run that this process has joined.
 _joined: list[Any] = []
-# One process loads data or writes a checkpoint while the others wait.
-_PATIENCE = datetime.timedelta(hours=6)
+# A host that goes without a word is missed at the next step; one process may write a checkpoint while the others wait.
+_PATIENCE_IN_TRAINING = datetime.timedelta(hours=6)
 _MODULES_WITH_ENSURE_DIR = (
     "recbole.utils",
     "recbole.utils.utils",
@@ -43,6 +44,7 @@ def apply() -> None:
     """Mend RecBole in this process; calling it again does nothing more."""
     from recbole.config import Config
     from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
+    from recbole.data.dataloader.abstract_dataloader import AbstractDataLoader
     from recbole.data.dataset import Dataset
     from recbole.evaluator import Collector
     from recbole.trainer.trainer import AbstractTrainer, PretrainTrainer, Trainer
@@ -51,6 +53,7 @@ def apply() -> None:
     _replace(AbstractTrainer, "__init__", train_on_any_device)
     _replace(Trainer, "__init__", name_one_checkpoint)
     _replace(Trainer, "evaluate", wait_for_the_checkpoint)
+    _replace(AbstractDataLoader, "__init__", draw_in_workers_apart)
     for loader in (FullSortEvalDataLoader, NegSampleEvalDataLoader):
         _replace(loader, "__init__", deal_out_each_sample_once)
     _replace(Trainer, "_save_checkpoint", save_once)
@@ -68,6 +71,11 @@ def _replace(owner: type, name: str, mend: Callable[[Callable[..., Any]], Callab
         mended: Any = functools.wraps(stock)(mend(stock))
         mended.mended = True
         setattr(owner, name, mended)
+
+
+def group_of_run(config: Any) -> Any | None:
+    """Return the gloo group of a run's processes, in which they exchange what lies in memory; None for a run of one."""
+    return None if config["single_spec"] else _joined[0]
 
 
 def join_on_any_device(init_device: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -106,10 +114,10 @@ def join_on_any_device(init_device: Callable[[Any], None]) -> Callable[[Any], No
         # Processes that torchrun started may do several runs: what one left in the store would mislead the next.
         store = torch.distributed.distributed_c10d.PrefixStore(f"run {next(_runs)}", store)
         torch.distributed.init_process_group(
-            "nccl" if gpus else "gloo", store=store, rank=rank, world_size=world, timeout=_PATIENCE
+            "nccl" if gpus else "gloo", store=store, rank=rank, world_size=world, timeout=_PATIENCE_IN_TRAINING
         )
-        # NCCL would send what lies in memory through that of the GPUs.
-        _joined[:] = [torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)]
+        # NCCL knows no tensors on the CPU.
+        _joined[:] = [torch.distributed.new_group(backend="gloo", timeout=PATIENCE)]
         settings["device"] = torch.device("cuda", local_rank) if gpus else torch.device("cpu")
         settings["single_spec"] = False
         if gpus:
@@ -229,6 +237,21 @@ def deal_out_each_sample_once(construct: Callable[..., None]) -> Callable[..., N
                 )
             dealt.drop_last, dealt.total_size = True, self.sample_size
             dealt.num_samples = len(range(dealt.rank, self.sample_size, dealt.num_replicas))
+
+    return constructing
+
+
+def draw_in_workers_apart(construct: Callable[..., None]) -> Callable[..., None]:
+    """Let the workers of different processes (``worker: 1``) draw different negatives.
+
+    Where: ``recbole/data/dataloader/abstract_dataloader.py:57-58``.
+    Ailment: torch seeds the workers by the loader's generator, which has the same seed in each process.
+    """
+
+    def constructing(self: Any, config: Any, *others: Any, **options: Any) -> None:
+        construct(self, config, *others, **options)
+        if not config["single_spec"]:
+            self.generator.manual_seed(config["seed"] + torch.distributed.get_rank())
 
     return constructing
 

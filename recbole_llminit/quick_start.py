@@ -17,6 +17,7 @@ import yaml
 
 from recbole_llminit.cold_start import drop_while_preparing, read_drop
 from recbole_llminit.config import Config, InitOptions
+from recbole_llminit.distributed import group_of_run
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import frozen_rows
 from recbole_llminit.model import build_model
@@ -141,7 +142,7 @@ def _run(
         config_dict = {**(config_dict or {}), **launch.settings}
     config = config or Config(model, dataset, config_file_list, config_dict, arguments)
     resume = config["resume"] if resume is None else resume
-    with ranks_of_run(alone=config["single_spec"]) as ranks:
+    with ranks_of_run(group_of_run(config)) as ranks:
         _prepare(config, ranks, saved=saved, write=resume is None)
         if resume is not None:
             _refuse_resume(config, Path(resume), saved=saved)

@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 LAUNCH_KEYS = ("nproc", "world_size", "group_offset", "offset", "ip", "port")
 
 # A rank may have far more to do than another.
-_PATIENCE = datetime.timedelta(days=30)
+PATIENCE = datetime.timedelta(days=30)
 _INTERRUPTED = 130
 _SECONDS_BETWEEN_LOOKS = 0.2
 # What gloo and NCCL say when a connection breaks; who broke it should be seen first.
@@ -73,7 +73,7 @@ def join_ranks() -> Iterator[Ranks]:
         return
     import torch.distributed
 
-    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Ranks(torch.distributed.get_rank(), world)
     finally:
@@ -81,8 +81,8 @@ def join_ranks() -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def ranks_of_run(*, alone: bool) -> Iterator[Ranks]:
-    """Give the processes of the group that this one has joined, and leave it in the end; or itself alone.
+def ranks_of_run(group: Any | None) -> Iterator[Ranks]:
+    """Give the processes of a gloo group, and leave the run in the end; or, of None, this process alone.
 
     Raises
     ------
@@ -91,11 +91,9 @@ def ranks_of_run(*, alone: bool) -> Iterator[Ranks]:
     """
     import torch.distributed
 
-    if alone:
+    if group is None:
         yield Ranks()
         return
-    # A training run's group may be of NCCL, which knows no tensors on the CPU and loses patience in minutes.
-    group = torch.distributed.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size(), group)
     except RuntimeError as error:

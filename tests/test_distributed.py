@@ -15,7 +15,12 @@ import torch
 from recbole.utils import get_trainer
 from torch.utils.data.distributed import DistributedSampler
 
-from recbole_llminit.distributed import _in_order, deal_out_each_sample_once, download_without_waiting
+from recbole_llminit.distributed import (
+    _in_order,
+    deal_out_each_sample_once,
+    download_without_waiting,
+    draw_in_workers_apart,
+)
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.quick_start import load_data_and_model, objective_function, run_recbole_llminit
 from recbole_llminit.ranks import Launch
@@ -218,6 +223,19 @@ def test_fewer_users_than_processes_are_refused():
     loader = type("Loader", (), {})()
     with pytest.raises(LLMInitError, match="there are 1 users or interactions to evaluate, and 2 processes"):
         deal_out_each_sample_once(construct)(loader, {"single_spec": False}, None, None)
+
+
+def test_workers_of_different_processes_draw_apart(monkeypatch):
+    def construct(self, *_):
+        self.generator = torch.Generator().manual_seed(2020)
+
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        loader = type("Loader", (), {})()
+        draw_in_workers_apart(construct)(loader, {"single_spec": False, "seed": 2020}, None, None)
+        seeds.append(loader.generator.initial_seed())
+    assert seeds == [2020, 2021]
 
 
 def test_a_download_waits_for_nobody():
