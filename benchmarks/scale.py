@@ -23,12 +23,15 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from memory import anonymous, watch_memory
 from scipy.sparse import csr_matrix
@@ -208,6 +211,12 @@ def in_order(column: pd.Series) -> pd.Series:
     return column.map(list(STRATEGIES).index) if column.name == "strategy" else column
 
 
+def merged(panels: Sequence[Axes]) -> tuple[list[Artist], list[str]]:
+    """Return the lines of panels and their names, each name once."""
+    named = {name: line for panel in panels for line, name in zip(*panel.get_legend_handles_labels(), strict=True)}
+    return list(named.values()), list(named)
+
+
 def exponent(seconds: pd.Series) -> float:
     """Return the power of the number of items by which the seconds grow, from 100,000 items on."""
     large = seconds[seconds.index >= 100_000]
@@ -261,15 +270,18 @@ def write_page(folder: Path) -> None:
     (folder / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    medians = frames.get("warm", next(iter(frames.values()))).groupby(["strategy", "items"], sort=False)
+    shown = frames.get("warm", next(iter(frames.values())))
+    medians = shown.groupby(["strategy", "items"], sort=False)
     for name, group in medians.median(numeric_only=True).reset_index().groupby("strategy", sort=False):
         for panel, column in zip(panels, ("seconds", "peak_mb"), strict=True):
             panel.plot(group["items"], group[column], marker="o", markersize=3, label=name)
-    table = medians["table_mb"].first().groupby("items").first()
-    panels[1].plot(table.index, table + 512, color="black", linestyle=":", label="bound without covariance")
+    plain, table = shown.groupby("items")["plain"].median(), shown.groupby("items")["table_mb"].first()
+    panels[0].plot(plain.index, plain, color="black", linestyle=":", label="plain read")
+    panels[1].plot(table.index, table + 512, color="black", linestyle="--", label="bound without covariance")
     panels[0].set(xscale="log", yscale="log", xlabel="items", ylabel="seconds, fit and values")
-    panels[1].set(xscale="log", yscale="log", xlabel="items", ylabel="peak of anonymous memory, MiB")
-    panels[1].legend(frameon=False, fontsize=7)
+    panels[1].set(ylim=(0, None), xlabel="items, millions", ylabel="peak of anonymous memory, MiB")
+    panels[1].xaxis.set_major_formatter(lambda items, _: f"{items / 1e6:g}")
+    figure.legend(*merged(panels), loc="outside right upper", frameon=False, fontsize=7)
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "scale.png", dpi=130, facecolor="white")
