@@ -268,9 +268,13 @@ def write_page(folder: Path) -> None:
             f"read takes {plain:.2f} s, and to open and align the store {align:.2f} s. {frame['machine'][0]}.",
         ]
     (folder / "scale.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(frames.get("warm", next(iter(frames.values()))), folder / "scale.png")
+
+
+def draw(shown: pd.DataFrame, path: Path) -> None:
+    """Draw seconds and memory over the number of items."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    shown = frames.get("warm", next(iter(frames.values())))
     medians = shown.groupby(["strategy", "items"], sort=False)
     for name, group in medians.median(numeric_only=True).reset_index().groupby("strategy", sort=False):
         for panel, column in zip(panels, ("seconds", "peak_mb"), strict=True):
@@ -284,7 +288,7 @@ def write_page(folder: Path) -> None:
     figure.legend(*merged(panels), loc="outside right upper", frameon=False, fontsize=7)
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(folder / "scale.png", dpi=130, facecolor="white")
+    figure.savefig(path, dpi=130, facecolor="white")
 
 
 if __name__ == "__main__":
