@@ -6,6 +6,7 @@ entries are in the same order: sums over a sparse matrix are taken in that order
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from torch import Tensor
+
+BLOCK_ENTRIES = 1 << 17
 
 
 def bipartite_adjacency(interactions: sp.coo_matrix, n_nodes: int) -> sp.csr_matrix:
@@ -28,32 +31,33 @@ def bipartite_adjacency(interactions: sp.coo_matrix, n_nodes: int) -> sp.csr_mat
 
     Returns
     -------
-    csr_matrix of float32, shape [n_nodes, n_nodes]
+    csr_matrix of int8, shape [n_nodes, n_nodes]
         Each interaction as ``(u, n_users + i)`` and ``(n_users + i, u)``, in each row in the order of the interactions.
     """
     n_users, n_items = interactions.shape
-    users, items = interactions.row, interactions.col
-    pairs = np.multiply(users, n_items, dtype=np.int64)
-    pairs += items
-    again = pd.Index(pairs).duplicated()
-    if again.any():
-        users, items = users[~again], items[~again]
-    of_users, of_items = _rows(users, items, n_users), _rows(items, users, n_items)
-    ends = np.full(n_nodes + 1, 2 * len(users), dtype=np.int64)
+    pairs = _unordered(interactions.row, interactions.col, interactions.shape)
+    of_users = pairs.tocsr()
+    # The rows of a column are sorted after a conversion: where a pair stands twice, equal ones are neighbours.
+    if not of_users.tocsc().has_canonical_format:
+        again = pd.Index(np.multiply(pairs.row, n_items, dtype=np.int64) + pairs.col).duplicated()
+        pairs = _unordered(pairs.row[~again], pairs.col[~again], interactions.shape)
+        of_users = pairs.tocsr()
+    of_items = pairs.tocsc()
+    count = pairs.nnz
+    neighbours = np.empty(2 * count, dtype=of_users.indices.dtype)
+    np.add(of_users.indices, n_users, out=neighbours[:count])
+    neighbours[count:] = of_items.indices
+    ends = np.full(n_nodes + 1, 2 * count, dtype=np.int64)
     ends[: n_users + 1] = of_users.indptr
-    ends[n_users : n_users + n_items + 1] = of_items.indptr + np.int64(len(users))
-    neighbours = np.concatenate([of_users.indices + n_users, of_items.indices])
-    entries = np.ones(len(neighbours), dtype=np.float32)
-    return sp.csr_matrix((entries, neighbours, ends), shape=(n_nodes, n_nodes), copy=False)
+    ends[n_users : n_users + n_items + 1] = of_items.indptr + np.int64(count)
+    return sp.csr_matrix((np.ones(2 * count, dtype=np.int8), neighbours, ends), shape=(n_nodes, n_nodes), copy=False)
 
 
-def _rows(rows: npt.NDArray[Any], columns: npt.NDArray[Any], count: int) -> sp.csr_matrix:
-    matrix = sp.coo_matrix(
-        (np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(count, columns.max(initial=0) + 1)
-    )
+def _unordered(rows: npt.NDArray[Any], columns: npt.NDArray[Any], shape: tuple[int, int]) -> sp.coo_matrix:
+    matrix = sp.coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=shape)
     # SciPy sorts the entries of a row otherwise.
     matrix.has_canonical_format = True
-    return matrix.tocsr()
+    return matrix
 
 
 def degree_scales(adjacency: sp.csr_matrix, power: float) -> npt.NDArray[np.float64]:
@@ -67,23 +71,36 @@ def symmetric_normal(adjacency: sp.csr_matrix, scales: npt.NDArray[np.float64]) 
 
     Source: ``get_norm_adj_mat`` of RecBole's LightGCN, NGCF, NCL and GCMC.
     """
-    return to_tensor(_scaled(adjacency, scales))
+    return _scaled(adjacency, scales, scales)
 
 
-def _scaled(adjacency: sp.csr_matrix, scales: npt.NDArray[np.floating[Any]]) -> sp.coo_matrix:
-    """Return ``D A D``; two products of SciPy's would bring the entries of a row back into their order."""
-    entries = adjacency.tocoo()
-    entries.data = scales[entries.row] * scales[entries.col]
-    return entries
+def _scaled(
+    matrix: sp.csr_matrix,
+    of_rows: npt.NDArray[np.floating[Any]],
+    of_columns: npt.NDArray[np.floating[Any]] | None = None,
+) -> Tensor:
+    """Return a matrix of ones, scaled by a diagonal from the left and one from the right, as a sparse tensor.
 
-
-def _rows_scaled(adjacency: sp.csr_matrix, scales: npt.NDArray[np.floating[Any]]) -> sp.coo_matrix:
-    """Return ``D A``, the entries of a row in reverse order, as SciPy's product leaves them."""
-    entries = adjacency.tocoo()
-    bounds = adjacency.indptr[:-1] + adjacency.indptr[1:] - 1
-    entries.col = adjacency.indices[bounds[entries.row] - np.arange(adjacency.nnz)]
-    entries.data = scales[entries.row]
-    return entries
+    Without the one from the right the entries of a row come in reverse order: SciPy's product leaves them so, and a
+    second one brings them back.
+    """
+    ends = matrix.indptr.astype(np.int64, copy=False)
+    places, values = np.empty((2, matrix.nnz), dtype=np.int64), np.empty(matrix.nnz, dtype=np.float32)
+    # Some rows at a time: new memory costs more than the arithmetic.
+    for first, last in pairwise([*np.searchsorted(ends, range(0, matrix.nnz, BLOCK_ENTRIES)), matrix.shape[0]]):
+        part, lengths = slice(ends[first], ends[last]), np.diff(ends[first : last + 1])
+        columns = matrix.indices[part]
+        factors = np.repeat(of_rows[first:last], lengths)
+        if of_columns is None:
+            mirrored = np.repeat(ends[first:last] + ends[first + 1 : last + 1] - 1 - 2 * ends[first], lengths)
+            columns = columns[mirrored - np.arange(len(columns))]
+        else:
+            factors *= of_columns[columns]
+        places[0, part], places[1, part] = np.repeat(np.arange(first, last), lengths), columns
+        values[part] = factors
+    return torch.sparse_coo_tensor(
+        torch.from_numpy(places), torch.from_numpy(values), matrix.shape, check_invariants=False
+    )
 
 
 def laplacian(adjacency: sp.csr_matrix) -> Tensor:
@@ -94,7 +111,7 @@ def laplacian(adjacency: sp.csr_matrix) -> Tensor:
     n_nodes = adjacency.shape[0]
     nodes = torch.arange(n_nodes).repeat(2, 1)
     identity = torch.sparse_coo_tensor(nodes, torch.ones(n_nodes), (n_nodes, n_nodes), check_invariants=False)
-    return identity - to_tensor(_rows_scaled(adjacency, degree_scales(adjacency, -1)))
+    return identity - _scaled(adjacency, degree_scales(adjacency, -1))
 
 
 def interaction_normal(adjacency: sp.csr_matrix, n_users: int, mode: str) -> tuple[Tensor, Tensor]:
@@ -124,16 +141,13 @@ def interaction_normal(adjacency: sp.csr_matrix, n_users: int, mode: str) -> tup
     with np.errstate(divide="ignore"):
         scales = np.power(degrees, -0.5 if mode == "bi" else -1)
     scales[np.isinf(scales)] = 0
-    normal = (_scaled if mode == "bi" else _rows_scaled)(adjacency, scales)
-    count = adjacency.indptr[n_users]
-    of_users = normal.data[:count], normal.col[:count] - n_users, adjacency.indptr[: n_users + 1]
-    part = sp.csr_matrix(of_users, shape=(n_users, adjacency.shape[0] - n_users))
-    part.sort_indices()
-    return to_tensor(part.tocoo()), to_tensor(normal)
-
-
-def to_tensor(matrix: sp.coo_matrix) -> Tensor:
-    """Return a matrix as a sparse tensor of float32, its entries in the same order."""
-    places = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64, copy=False))
-    values = torch.from_numpy(matrix.data.astype(np.float32, copy=False))
-    return torch.sparse_coo_tensor(places, values, matrix.shape, check_invariants=False)
+    whole = _scaled(adjacency, scales, scales if mode == "bi" else None)
+    neighbours = adjacency.indices[: adjacency.indptr[n_users]] - n_users
+    rows = sp.csr_matrix(
+        (np.ones(len(neighbours), dtype=np.int8), neighbours, adjacency.indptr[: n_users + 1]),
+        shape=(n_users, adjacency.shape[0] - n_users),
+        copy=False,
+    )
+    rows.sort_indices()
+    of_columns = scales[n_users:] if mode == "bi" else np.ones(rows.shape[1], dtype=np.float32)
+    return _scaled(rows, scales[:n_users], of_columns), whole

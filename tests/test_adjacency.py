@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from recbole_llminit.adjacency import bipartite_adjacency
+from recbole_llminit import adjacency
 from recbole_llminit.compat import _GRAPHS, mend_model
 from tests.all_models import stand_ins
 
@@ -25,11 +25,12 @@ def a_class(path):
     return found
 
 
-def interactions(entries=300):
+def interactions(twice=30):
     """Unsorted; some stand twice, some users and items have none."""
     generator = np.random.default_rng(0)
-    users, items = generator.integers(1, USERS - 5, entries), generator.integers(1, ITEMS - 5, entries)
-    users, items = np.append(users, users[:30]), np.append(items, items[:30])
+    pairs = generator.choice((USERS - 6) * (ITEMS - 6), 300, replace=False)
+    users, items = 1 + pairs // (ITEMS - 6), 1 + pairs % (ITEMS - 6)
+    users, items = np.append(users, users[:twice]), np.append(items, items[:twice])
     return sp.coo_matrix((generator.integers(1, 6, len(users)), (users, items)), (USERS, ITEMS)).astype(np.float32)
 
 
@@ -57,13 +58,16 @@ def assert_same(found, expected):
     assert torch.equal(found._values(), expected._values())
 
 
+@pytest.mark.parametrize("twice", [0, 30])
+@pytest.mark.parametrize("block", [1, 50, adjacency.BLOCK_ENTRIES])
 @pytest.mark.parametrize("path", _GRAPHS)
-def test_the_graph_is_recboles_to_the_last_bit(path):
+def test_the_graph_is_recboles_to_the_last_bit(path, block, twice, monkeypatch):
+    monkeypatch.setattr(adjacency, "BLOCK_ENTRIES", block)
     model_class, name = a_class(path), _GRAPHS[path][0]
     ours = getattr(model_class, name)
     stock = ours.__wrapped__
     assert "dok_matrix" in inspect.getsource(stock)
-    matrix = interactions()
+    matrix = interactions(twice)
     for options in [{"mode": "bi"}, {"mode": "si"}] if "mode" in inspect.signature(stock).parameters else [{}]:
         model, expected_model = a_model(model_class, matrix), a_model(model_class, matrix)
         found, expected = ours(model, **options), stock(expected_model, **options)
@@ -92,7 +96,7 @@ def test_no_other_model_of_recbole_builds_a_graph_through_a_dictionary():
 
 def test_the_bipartite_graph_literally():
     matrix = sp.coo_matrix(([5.0, 1.0, 2.0], ([1, 0, 1], [0, 1, 0])), shape=(2, 2))
-    found = bipartite_adjacency(matrix, 5)
+    found = adjacency.bipartite_adjacency(matrix, 5)
     assert found.toarray().tolist() == [
         [0, 0, 0, 1, 0],
         [0, 0, 1, 0, 0],
