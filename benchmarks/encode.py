@@ -75,7 +75,7 @@ def least_cosine(folder: Path, store: Path) -> float:
     """Return the smallest cosine between the two routes' vectors of an item."""
     found = read_embeddings(store)
     reference = read_embeddings(folder / "vectors.npy")
-    rows = pd.Index(reference.tokens).get_indexer(pd.Index(found.tokens))
+    rows = pd.Index(reference.tokens.to_pylist()).get_indexer(pd.Index(found.tokens.to_pylist()))
     one, other = np.concatenate(found.chunks).astype(np.float64), reference.chunks[0][rows].astype(np.float64)
     return float(((one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)).min())
 

@@ -51,7 +51,7 @@ def read_interactions(folder: Path, store: Path) -> tuple[list[str], csr_matrix]
     Without the others the two routes give equal tables: the official one takes zeros for a vector that is missing.
     """
     frame = pd.read_csv(folder / f"{folder.name}.inter", sep="\t", dtype=str, usecols=[0, 1])
-    frame = frame[frame.iloc[:, 1].isin(read_embeddings(store).tokens)]
+    frame = frame[frame.iloc[:, 1].isin(read_embeddings(store).tokens.to_pylist())]
     users, _ = pd.factorize(frame.iloc[:, 0])
     items, tokens = pd.factorize(frame.iloc[:, 1])
     ones = np.ones(len(frame), dtype=np.float32)
@@ -115,7 +115,9 @@ def write_literals(store: Path, path: Path) -> None:
     """Write the store's vectors as the list column of an ``.item`` file, with the digits of their float32 values."""
     found = read_embeddings(store)
     rows = (vector.tolist() for chunk in found.chunks for vector in chunk.astype(np.float32))
-    frame = pd.DataFrame({"item_id:token": found.tokens, "llm_embedding:float_seq": [str(row) for row in rows]})
+    frame = pd.DataFrame(
+        {"item_id:token": found.tokens.to_pylist(), "llm_embedding:float_seq": [str(row) for row in rows]}
+    )
     frame.to_csv(path, sep="\t", index=False)
 
 

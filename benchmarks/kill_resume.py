@@ -45,7 +45,9 @@ def encode(options: argparse.Namespace, cache: Path) -> tuple[int, dict[str, np.
     if counted is None:
         raise RuntimeError(ran.stdout)
     found = read_embeddings(next((cache / options.dataset).iterdir()))
-    return int(counted[1].replace(",", "")), dict(zip(found.tokens, np.concatenate(found.chunks), strict=True))
+    return int(counted[1].replace(",", "")), dict(
+        zip(found.tokens.to_pylist(), np.concatenate(found.chunks), strict=True)
+    )
 
 
 def kill_and_resume(

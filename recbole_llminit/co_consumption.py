@@ -199,6 +199,5 @@ def smooth(embeddings: AlignedEmbeddings, interactions: csr_matrix, share: float
     rows = np.full_like(embeddings.rows, -1)
     rows[items] = np.arange(len(items))
     whole = embeddings.embeddings
-    tokens = np.asarray(embeddings.tokens, dtype=object)[items]
-    smoothed = ItemEmbeddings(tokens, (mapped,), whole.source, whole.fingerprint, whole.facts)
+    smoothed = ItemEmbeddings(embeddings.tokens.take(items), (mapped,), whole.source, whole.fingerprint, whole.facts)
     return replace(embeddings, embeddings=smoothed, rows=rows)

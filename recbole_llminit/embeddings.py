@@ -17,6 +17,7 @@ from recbole_llminit.errors import LLMInitError
 
 # How many numbers a block has: few enough for the processor's cache.
 _BLOCK_NUMBERS = 1 << 20
+_BLOCK_TOKENS = 1 << 16
 
 
 def examples(tokens: Sequence[str], count: int = 3) -> str:
@@ -30,8 +31,8 @@ class ItemEmbeddings:
 
     Parameters
     ----------
-    tokens : ndarray of str, shape [n]
-        The item token of each vector.
+    tokens : LargeStringArray of Arrow, shape [n]
+        The item token of each vector; a sequence of str is made one.
     chunks : tuple of ndarray, each of shape [n_chunk, llm_dim]
         The vectors in the order of ``tokens``, one array per shard.
     source : str
@@ -47,13 +48,14 @@ class ItemEmbeddings:
         If a token stands twice, or tokens and vectors differ in number.
     """
 
-    tokens: npt.NDArray[Any]
+    tokens: pa.LargeStringArray
     chunks: tuple[npt.NDArray[Any], ...]
     source: str
     fingerprint: str
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", as_texts(self.tokens))
         count = sum(len(chunk) for chunk in self.chunks)
         if count != len(self.tokens):
             raise LLMInitError(
@@ -61,19 +63,15 @@ class ItemEmbeddings:
             )
         if not count:
             raise LLMInitError(f"{self.source} holds no vectors")
-        unique = len(self._texts.unique())
+        unique = len(self.tokens.unique())
         _release_memory()
         if unique < count:
-            index = pd.Index(self.tokens)
+            index = pd.Index(self.tokens.to_pylist())
             twice = list(index[index.duplicated()].unique())
             raise LLMInitError(
                 f"{self.source} has {len(twice):,} ids more than once ({examples(twice)}): "
                 f"expected each item id once, remove the duplicates"
             )
-
-    @functools.cached_property
-    def _texts(self) -> pa.LargeStringArray:
-        return _as_texts(self.tokens)
 
     @property
     def width(self) -> int:
@@ -130,8 +128,8 @@ class ItemEmbeddings:
         LLMInitError
             If no item has a vector, or the ids are row numbers or off by one.
         """
-        names = np.asarray(tokens, dtype=object)
-        items, index = _as_texts(names[1:]), self._texts
+        texts = as_texts(tokens)
+        items, index = texts[1:], self.tokens
         named = f"(dataset: {_first_texts(items)}; file: {_first_texts(index)})"
         warning = None
         numbers = _whole_numbers(items)
@@ -153,7 +151,7 @@ class ItemEmbeddings:
                 else f"expected the dataset's {kind} ids, check that the file belongs to it"
             )
             raise LLMInitError(f"none of the {len(items):,} {kind}s of {dataset} is in {self.source} {named}: {cause}")
-        return AlignedEmbeddings(self, rows, tuple(names.tolist()), (warning,) if warning else ())
+        return AlignedEmbeddings(self, rows, texts, (warning,) if warning else ())
 
 
 def _pick(
@@ -180,20 +178,23 @@ def _single(block: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
     return torch.from_numpy(block.astype(np.float16, copy=False)).float().numpy()
 
 
-def no_vectors(tokens: Sequence[str]) -> AlignedEmbeddings:
+def no_vectors(tokens: Sequence[str] | pa.LargeStringArray) -> AlignedEmbeddings:
     """Return what a strategy that reads no vectors gets where there are none: each item has one, of width 0."""
-    items = np.asarray(tokens, dtype=object)[1:]
-    nothing = ItemEmbeddings(items, (np.empty((len(items), 0), dtype=np.float32),), "no vectors", "none")
-    return AlignedEmbeddings(nothing, np.arange(-1, len(items)), tuple(str(token) for token in tokens))
+    texts = as_texts(tokens)
+    nothing = ItemEmbeddings(texts[1:], (np.empty((len(texts) - 1, 0), dtype=np.float32),), "no vectors", "none")
+    return AlignedEmbeddings(nothing, np.arange(-1, len(texts) - 1), texts)
 
 
-def _as_texts(tokens: npt.NDArray[Any]) -> pa.LargeStringArray:
-    """Return tokens as an Arrow array, a fraction of the size of Python's strings."""
-    texts = all(isinstance(token, str) for token in tokens[:1]) and tokens.dtype == object
-    try:
-        return pa.array(tokens if texts else tokens.astype(str).astype(object), pa.large_string())
-    except pa.ArrowTypeError:
-        return pa.array(tokens.astype(str).astype(object), pa.large_string())
+def as_texts(tokens: Sequence[Any] | npt.NDArray[Any] | pa.LargeStringArray) -> pa.LargeStringArray:
+    """Return tokens as an Arrow array, a fraction of the size of Python's strings and of NumPy's."""
+    if isinstance(tokens, pa.LargeStringArray):
+        return tokens
+    # A part at a time, since each becomes Python's strings on its way.
+    parts = [
+        pa.array(map(str, tokens[start : start + _BLOCK_TOKENS]), pa.large_string())
+        for start in range(0, len(tokens), _BLOCK_TOKENS)
+    ]
+    return pa.chunked_array(parts, pa.large_string()).combine_chunks()
 
 
 def _release_memory() -> None:
@@ -232,7 +233,7 @@ class AlignedEmbeddings:
         The vectors.
     rows : ndarray of int, shape [n_items]
         The row of each item's vector, -1 where it has none; ``[PAD]``, id 0, never has one.
-    tokens : tuple of str, shape [n_items]
+    tokens : LargeStringArray of Arrow, shape [n_items]
         The dataset's item tokens.
     warnings : tuple of str
         What looks wrong with the ids and may be right.
@@ -240,7 +241,7 @@ class AlignedEmbeddings:
 
     embeddings: ItemEmbeddings
     rows: npt.NDArray[np.int64]
-    tokens: tuple[str, ...]
+    tokens: pa.LargeStringArray
     warnings: tuple[str, ...] = ()
 
     @property

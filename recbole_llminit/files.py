@@ -76,7 +76,7 @@ def read_embeddings(path: str | Path, id_field: str = _ITEM_ID) -> ItemEmbedding
         raise LLMInitError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
     if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):
         raise LLMInitError(f"{path} is {vectors.dtype} of shape {vectors.shape}: expected floating-point, [n, llm_dim]")
-    tokens = np.array([_as_id(token, path) for token in ids], dtype=object)
+    tokens = [_as_id(token, path) for token in ids]
     return ItemEmbeddings(tokens, (vectors,), str(path), hash_files([path, *_ids_beside(path)]))
 
 
@@ -345,7 +345,7 @@ def export_embeddings(embeddings: ItemEmbeddings, path: str | Path) -> list[Path
             _write_parquet(embeddings, temporary[0])
         else:
             _write_npy(embeddings, temporary[0])
-            temporary[1].write_text(json.dumps([str(token) for token in embeddings.tokens]), encoding="utf-8")
+            temporary[1].write_text(json.dumps(embeddings.tokens.to_pylist()), encoding="utf-8")
         for source, target in zip(temporary, paths, strict=True):
             source.replace(target)
     except OSError as error:
@@ -364,7 +364,7 @@ def _write_parquet(embeddings: ItemEmbeddings, path: Path) -> None:
     )
     with pq.ParquetWriter(path, schema) as writer:
         for start, vectors in _blocks(embeddings):
-            ids = pa.array([str(token) for token in embeddings.tokens[start : start + len(vectors)]], pa.string())
+            ids = embeddings.tokens.slice(start, len(vectors)).cast(pa.string())
             flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
             columns = [ids, pa.FixedSizeListArray.from_arrays(flat, type=values)]
             writer.write_batch(pa.record_batch(columns, schema=schema))

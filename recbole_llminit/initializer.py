@@ -389,7 +389,7 @@ def _refuse_missing(embeddings: AlignedEmbeddings, missing: Missing) -> None:
     if len(without) and missing == "error":
         raise LLMInitError(
             f"{len(without):,} of {embeddings.n_items - 1:,} items have no vector in {embeddings.embeddings.source} "
-            f"({examples([embeddings.tokens[item] for item in without[:4]])}) and init_missing is 'error': "
+            f"({examples(embeddings.tokens.take(without[:4]).to_pylist())}) and init_missing is 'error': "
             f"add their vectors, or set init_missing"
         )
 

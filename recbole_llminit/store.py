@@ -212,10 +212,10 @@ def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
 def _append_merged(folder: Path, group: list[_Shard]) -> None:
     if any(len(shard.tokens) for shard in group):
         _check_same_kind(group)
-        tokens = np.concatenate([shard.tokens for shard in group])
+        tokens = pa.concat_arrays([shard.tokens for shard in group]).to_pylist()
         hashes = np.concatenate([shard.text_hashes for shard in group])
         vectors = np.concatenate([part for shard in group for part in shard.parts])
-        append_shard(folder, list(tokens), list(hashes), vectors, group[0].header["facts"])
+        append_shard(folder, tokens, list(hashes), vectors, group[0].header["facts"])
     group.clear()
 
 
@@ -323,14 +323,14 @@ def _read_store(folder: Path) -> ItemEmbeddings:
         raise LLMInitError(f"{folder} holds no vectors")
     first = shards[0]
     _check_same_kind(shards)
-    tokens = np.concatenate([shard.tokens for shard in shards])
+    tokens = pa.concat_arrays([shard.tokens for shard in shards])
     chunks = [part for shard in shards for part in shard.parts]
-    if "format" in first.header and len(pa.array(tokens, pa.large_string()).unique()) < len(tokens):
-        replaced = pd.Index(tokens).duplicated(keep="last")
+    if "format" in first.header and len(tokens.unique()) < len(tokens):
+        replaced = pd.Index(tokens.to_pylist()).duplicated(keep="last")
         masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
         # A shard that lost no row stays mapped.
         chunks = [chunk if mask.all() else chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
-        tokens = tokens[~replaced]
+        tokens = tokens.filter(~replaced)
     fingerprint = first.header.get("fingerprint") or hash_files(paths)
     return ItemEmbeddings(tokens, tuple(chunks), str(folder), fingerprint, first.header.get("facts", {}))
 
@@ -353,7 +353,7 @@ def _check_same_kind(shards: Sequence[_Shard]) -> None:
 @dataclass(frozen=True)
 class _Shard:
     path: Path
-    tokens: npt.NDArray[Any]
+    tokens: pa.LargeStringArray
     text_hashes: npt.NDArray[Any]
     parts: tuple[npt.NDArray[Any], ...]
     header: dict[str, Any]
@@ -365,7 +365,7 @@ class _Shard:
     def take(self, rows: npt.NDArray[Any]) -> _Shard:
         """Return some of the rows, copied."""
         vectors = np.concatenate(self.parts)[rows]
-        return _Shard(self.path, self.tokens[rows], self.text_hashes[rows], (vectors,), self.header)
+        return _Shard(self.path, self.tokens.filter(rows), self.text_hashes[rows], (vectors,), self.header)
 
 
 def _shards(folder: Path, suffix: str = "arrow") -> list[Path]:
@@ -419,7 +419,7 @@ def _read_shard(path: Path, format_: str, *, hashes: bool = False) -> _Shard | N
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
         raise LLMInitError(f"the item_id column of {path} is {kind}: expected texts or whole numbers")
-    tokens = table["item_id"].cast(pa.string()).to_numpy().astype(object)
+    tokens = table["item_id"].cast(pa.string()).cast(pa.large_string()).combine_chunks()
     text_hashes = table["text_hash"].to_numpy().astype(object) if hashes else np.empty(0)
     return _Shard(path, tokens, text_hashes, to_matrices(table["embedding"], path), _header(dataset))
 

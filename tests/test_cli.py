@@ -116,7 +116,7 @@ def test_encode_then_list_and_export(small, capsys, caplog):
     )
     assert main(["stores", "--export", str(store), "out/two.parquet"]) == 0
     assert "out/two.parquet (0.0 MB)" in capsys.readouterr().out
-    assert sorted(read_embeddings("out/two.parquet").tokens) == ["a", "b"]
+    assert sorted(read_embeddings("out/two.parquet").tokens.to_pylist()) == ["a", "b"]
     assert main(["stores", "--export", str(store), "out/two.parquet"]) == 2
     assert "is there already" in capsys.readouterr().err
 

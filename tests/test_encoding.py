@@ -60,7 +60,7 @@ def options(**settings):
 
 def by_id(report):
     found = read_embeddings(report.folder)
-    return dict(zip(found.tokens, np.concatenate(found.chunks), strict=True))
+    return dict(zip(found.tokens.to_pylist(), np.concatenate(found.chunks), strict=True))
 
 
 def assert_right(report, path=DATA / "tiny" / "tiny.item"):
@@ -284,7 +284,7 @@ def test_ranks_make_the_vectors_of_one_process():
     one = encode_items(options(llm_encoder=MINILM, llm_dtype="float32"))
     ranks = list_stores(Path("ranks"))[0].path
     assert ranks.name == one.folder.name
-    assert min(cosines(by_id(one), dict(zip(read_embeddings(ranks).tokens, np.concatenate(read_embeddings(ranks).chunks), strict=True)))) > 0.9999  # fmt: skip
+    assert min(cosines(by_id(one), dict(zip(read_embeddings(ranks).tokens.to_pylist(), np.concatenate(read_embeddings(ranks).chunks), strict=True)))) > 0.9999  # fmt: skip
 
 
 def test_a_failing_service_loses_nothing(server):

@@ -17,7 +17,7 @@ EXPECTED = {"x1": [1, 2.5], "07": [3, -4]}
 
 
 def by_token(found):
-    return dict(zip(found.tokens, np.concatenate(found.chunks).tolist(), strict=True))
+    return dict(zip(found.tokens.to_pylist(), np.concatenate(found.chunks).tolist(), strict=True))
 
 
 def refused(path, message, **arguments):

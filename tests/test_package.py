@@ -37,7 +37,7 @@ def test_the_packaged_vectors_are_those_of_their_items():
     assert texts["1"] == "Toy Story. Animation Children's Comedy"
     some = [0, 1, 266, 777, 1681]
     encoder = SentenceTransformer(str(MINILM), device="cpu")
-    expected = encoder.encode([texts[store.tokens[row]] for row in some], normalize_embeddings=True)
+    expected = encoder.encode([texts[store.tokens[row].as_py()] for row in some], normalize_embeddings=True)
     found = np.concatenate(store.chunks)[some].astype(np.float32)
     cosines = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1)
     assert (cosines > 0.999).all()

@@ -22,7 +22,7 @@ def write(folder, ids, vectors, facts=FACTS):
 
 
 def by_token(found):
-    return dict(zip(found.tokens, np.concatenate(found.chunks).tolist(), strict=True))
+    return dict(zip(found.tokens.to_pylist(), np.concatenate(found.chunks).tolist(), strict=True))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -283,7 +283,7 @@ class _Prepared:
 def _identify(path: Path, id_field: str) -> str:
     """Return the fingerprint of the vectors and of their ids: a store has the same one while more are encoded."""
     embeddings = read_embeddings(path, id_field)
-    ids = hashlib.sha256("\n".join(sorted(map(str, embeddings.tokens))).encode())
+    ids = hashlib.sha256("\n".join(sorted(embeddings.tokens.to_pylist())).encode())
     return f"{embeddings.fingerprint}-{ids.hexdigest()[:16]}"
 
 
