@@ -1,9 +1,10 @@
 import itertools
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from recbole_llminit.embeddings import ItemEmbeddings
+from recbole_llminit.embeddings import ItemEmbeddings, as_texts
 from recbole_llminit.errors import LLMInitError
 
 
@@ -93,6 +94,24 @@ def test_tokens_that_are_numbers_from_zero_are_not_off_by_one():
     assert "keyed 0...3, the items of amazon-office begin at 1: if the file is off by one" in aligned.warnings[0]
     assert keyed_by(["0", "1", "2"]).align(["[PAD]", "0", "2"], "amazon-office").warnings == ()
     assert keyed_by(["0", "1", "2"]).align(["[PAD]", "1", "x"], "amazon-office").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "texts"),
+    [
+        (["[PAD]", "a", "é"], ["[PAD]", "a", "é"]),
+        (np.array(["[PAD]", "a", "b", "cc"]), ["[PAD]", "a", "b", "cc"]),
+        (np.array(["a", 2, "3", "b", "c"], dtype=object), ["a", "2", "3", "b", "c"]),
+        (np.array([10, 2, 3]), ["10", "2", "3"]),
+        ([], []),
+    ],
+)
+def test_tokens_become_texts_some_at_a_time(tokens, texts, monkeypatch):
+    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_TOKENS", 2)
+    found = as_texts(tokens)
+    assert isinstance(found, pa.LargeStringArray)
+    assert found.to_pylist() == texts
+    assert as_texts(found) is found
 
 
 def test_no_overlap():
