@@ -314,7 +314,7 @@ class AlignedEmbeddings:
         with np.errstate(over="ignore", invalid="ignore"):
             suspect = not np.isfinite(vectors.sum(dtype=vectors.dtype))
         if suspect and not (finite := np.isfinite(vectors).all(axis=1)).all():
-            broken = [self.tokens[item] for item in items[~finite]]
+            broken = self.tokens.take(items[~finite]).to_pylist()
             raise LLMInitError(
                 f"{self.embeddings.source} has NaN or infinite numbers in the vectors of {len(broken):,} or more "
                 f"items ({examples(broken)}): expected finite numbers, encode these items again or leave "
