@@ -111,12 +111,12 @@ class ItemEmbeddings:
         ]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def align(self, tokens: Sequence[str], dataset: str, kind: str = "item") -> AlignedEmbeddings:
+    def align(self, tokens: Sequence[str] | npt.NDArray[Any], dataset: str, kind: str = "item") -> AlignedEmbeddings:
         """Find the vector of each of a dataset's items by its token; order and position mean nothing.
 
         Parameters
         ----------
-        tokens : sequence of str, shape [n_items]
+        tokens : sequence or ndarray of str, shape [n_items]
             The dataset's item tokens by item id (RecBole's ``field2id_token``); the first is ``[PAD]``.
         dataset : str
             The dataset's name, for messages.
