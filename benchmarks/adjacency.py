@@ -5,14 +5,13 @@
 Distinct random interactions, ten per user, twice as many users as items. Every measurement is in a process of its own.
 *Seconds* are those of the second build; those of the *first* one hold besides what it costs to touch memory for the
 first time, which on some virtual machines is more than the build. Peak memory is anonymous memory above that before,
-in builds that take a second together, or in one that takes longer.
-RecBole's own way is measured up to 1,000,000 interactions. Prints the medians and writes ``adjacency.csv``.
+in builds that take a second together, or in one that takes longer. RecBole's own way is measured up to 1,000,000
+interactions. Prints the medians and writes ``adjacency.csv``.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
 import json
 import os
@@ -31,7 +30,7 @@ import pandas as pd
 import scipy
 import scipy.sparse as sp
 import torch
-from memory import anonymous, watch_memory
+from memory import anonymous, give_back_freed, watch_memory
 
 from recbole_llminit import compat
 
@@ -51,7 +50,7 @@ def make_interactions(count: int) -> sp.coo_matrix:
 
 
 def measure(path: str, builder: str, count: int, figure: str) -> dict[str, float]:
-    """Return the seconds of two builds, or the peak memory of one."""
+    """Return the seconds of the first and of the second build, or the peak memory of a build."""
     # KGIN and MCCLK import torch-scatter, which the graph does not need.
     scatter: Any = types.ModuleType("torch_scatter")
     scatter.scatter_mean = scatter.scatter_softmax = None
@@ -74,8 +73,7 @@ def measure(path: str, builder: str, count: int, figure: str) -> dict[str, float
     model.get_eye_mat = lambda number: model_class.get_eye_mat(model, number)
     warnings.simplefilter("ignore")
     build = build if builder == "arrays" else build.__wrapped__
-    # What making the interactions has left would be used again otherwise, and neither be counted nor cost anything.
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed()
     if figure == "peak_mb":
         before, start = anonymous(), time.perf_counter()
         with watch_memory(0.001) as peak:

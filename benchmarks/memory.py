@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,11 @@ def anonymous() -> float:
     """Return the anonymous memory (``RssAnon`` in ``/proc/self/status``) in MB."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["RssAnon"].split()[0]) / 1024
+
+
+def give_back_freed() -> None:
+    """Return memory that was freed to the system: it would be used again, and neither be counted nor cost anything."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

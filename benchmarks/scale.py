@@ -16,7 +16,6 @@ where what was measured replaces former figures of the same, and of both ``scale
 from __future__ import annotations
 
 import argparse
-import ctypes
 import itertools
 import json
 import os
@@ -34,7 +33,7 @@ import pyarrow as pa
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from memory import anonymous, watch_memory
+from memory import anonymous, give_back_freed, watch_memory
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
@@ -126,8 +125,7 @@ def measure(name: str, folder: Path, count: int, *, cold: bool) -> dict[str, flo
     np.random.default_rng(2).shuffle(names[1:])
     interactions = make_interactions(count)
     table = len(names) * SIZE * np.dtype(np.float32).itemsize
-    # What making them has left is no part of a run.
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back_freed()
     dataset = anonymous()
     with watch_memory(0.02) as peak:
         times = [time.perf_counter()]

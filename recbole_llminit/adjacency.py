@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-BLOCK_ENTRIES = 1 << 17
+_BLOCK_ENTRIES = 1 << 17
 
 
 def bipartite_adjacency(interactions: sp.coo_matrix, n_nodes: int) -> sp.csr_matrix:
@@ -87,7 +87,7 @@ def _scaled(
     ends = matrix.indptr.astype(np.int64, copy=False)
     places, values = np.empty((2, matrix.nnz), dtype=np.int64), np.empty(matrix.nnz, dtype=np.float32)
     # Some rows at a time: new memory costs more than the arithmetic.
-    for first, last in pairwise([*np.searchsorted(ends, range(0, matrix.nnz, BLOCK_ENTRIES)), matrix.shape[0]]):
+    for first, last in pairwise([*np.searchsorted(ends, range(0, matrix.nnz, _BLOCK_ENTRIES)), matrix.shape[0]]):
         part, lengths = slice(ends[first], ends[last]), np.diff(ends[first : last + 1])
         columns = matrix.indices[part]
         factors = np.repeat(of_rows[first:last], lengths)

@@ -180,9 +180,19 @@ def _single(block: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
 
 def no_vectors(tokens: Sequence[str] | pa.LargeStringArray) -> AlignedEmbeddings:
     """Return what a strategy that reads no vectors gets where there are none: each item has one, of width 0."""
+    return vectors_of_all(tokens, np.empty((len(tokens) - 1, 0), dtype=np.float32), "no vectors", "none")
+
+
+def vectors_of_all(
+    tokens: Sequence[str] | npt.NDArray[Any] | pa.LargeStringArray,
+    vectors: npt.NDArray[np.floating[Any]],
+    source: str,
+    fingerprint: str,
+) -> AlignedEmbeddings:
+    """Return vectors that stand in the order of the item ids already; ``[PAD]``, the first token, has none."""
     texts = as_texts(tokens)
-    nothing = ItemEmbeddings(texts[1:], (np.empty((len(texts) - 1, 0), dtype=np.float32),), "no vectors", "none")
-    return AlignedEmbeddings(nothing, np.arange(-1, len(texts) - 1), texts)
+    embeddings = ItemEmbeddings(texts[1:], (vectors,), source, fingerprint)
+    return AlignedEmbeddings(embeddings, np.arange(-1, len(vectors)), texts)
 
 
 def as_texts(tokens: Sequence[Any] | npt.NDArray[Any] | pa.LargeStringArray) -> pa.LargeStringArray:

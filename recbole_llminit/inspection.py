@@ -14,7 +14,7 @@ from texttable import Texttable
 
 from recbole_llminit.co_consumption import item_degrees
 from recbole_llminit.config import Config, InitOptions
-from recbole_llminit.embeddings import AlignedEmbeddings, ItemEmbeddings, as_texts
+from recbole_llminit.embeddings import AlignedEmbeddings, vectors_of_all
 from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import build_model, find_tables, id_fields, read_vectors, training_interactions
@@ -308,10 +308,8 @@ class _Dataset:
     def measure_tables(self, model: Any, source: str) -> Iterator[Measurement]:
         """Yield the measurements of a model's user and item tables, without ``[PAD]``."""
         for table in find_tables(model, self._config, self._dataset).tables:
-            tokens = as_texts(self._tokens[table.side])
             values = table.values[1:].float().cpu().numpy()
-            named = ItemEmbeddings(tokens[1:], (values,), source, "")
-            aligned = AlignedEmbeddings(named, np.arange(-1, len(values)), tokens)
+            aligned = vectors_of_all(self._tokens[table.side], values, source, "")
             neighbours = tuple(self.neighbours(aligned)) if table.side == "item" else ()
             yield Measurement.of(table.label, aligned, neighbours=neighbours)
 

@@ -59,10 +59,10 @@ def assert_same(found, expected):
 
 
 @pytest.mark.parametrize("twice", [0, 30])
-@pytest.mark.parametrize("block", [1, 50, adjacency.BLOCK_ENTRIES])
+@pytest.mark.parametrize("block", [1, 50, adjacency._BLOCK_ENTRIES])
 @pytest.mark.parametrize("path", _GRAPHS)
 def test_the_graph_is_recboles_to_the_last_bit(path, block, twice, monkeypatch):
-    monkeypatch.setattr(adjacency, "BLOCK_ENTRIES", block)
+    monkeypatch.setattr(adjacency, "_BLOCK_ENTRIES", block)
     model_class, name = a_class(path), _GRAPHS[path][0]
     ours = getattr(model_class, name)
     stock = ours.__wrapped__
