@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,7 +56,7 @@ class ItemEmbeddings:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", as_texts(self.tokens))
+        object.__setattr__(self, "tokens", as_texts(self.tokens, self.source))
         count = sum(len(chunk) for chunk in self.chunks)
         if count != len(self.tokens):
             raise LLMInitError(
@@ -91,7 +92,7 @@ class ItemEmbeddings:
     def take(
         self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.floating[Any]]:
-        """Copy vectors from their shards; those in half precision become float32.
+        """Copy vectors from their shards in this machine's byte order: float64, or float32 where that holds them.
 
         Parameters
         ----------
@@ -106,7 +107,7 @@ class ItemEmbeddings:
         """
         cuts = np.searchsorted(rows, self._bounds)
         pieces = [
-            _single(_pick(self.chunks[number], rows[cuts[number] : cuts[number + 1]] - self._bounds[number], columns))
+            _native(_pick(self.chunks[number], rows[cuts[number] : cuts[number + 1]] - self._bounds[number], columns))
             for number in np.flatnonzero(np.diff(cuts))
         ]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
@@ -168,14 +169,45 @@ def _pick(
     return picked if len(span) == len(rows) else picked[rows - rows[0]]
 
 
-def _single(block: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
-    """Return half precision as float32; torch does so ten times as fast as NumPy."""
-    if block.dtype.kind != "f" or block.dtype.itemsize > 2:
+def _native(block: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+    """Return floating-point numbers as float32 or float64 of this machine's byte order."""
+    if block.dtype.kind != "f":
         return block
+    if block.dtype.itemsize > 2:
+        with np.errstate(over="ignore"):
+            return block.astype(np.float32 if block.dtype.itemsize == 4 else np.float64, copy=False)
     import torch
 
-    # Of the bytes' order of this machine.
+    # Ten times as fast as NumPy.
     return torch.from_numpy(block.astype(np.float16, copy=False)).float().numpy()
+
+
+def check_numbers(
+    vectors: npt.NDArray[np.floating[Any]], tokens: Callable[[npt.NDArray[np.bool_]], pa.Array], source: str
+) -> None:
+    """Raise `LLMInitError` where vectors hold NaN, an infinity or a number beyond float32, in which models compute.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32 or float64, shape [k, d]
+        The vectors.
+    tokens : callable
+        Returns the tokens of those rows of ``vectors`` where a mask, shape [k], is True.
+    source : str
+        Where they came from, for the message.
+    """
+    # A sum of finite numbers may overflow: only where it is not finite the numbers are looked at one by one.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(vectors.sum(dtype=np.float32)):
+            return
+        broken = ~(np.abs(vectors) <= np.finfo(np.float32).max).all(axis=1)
+    if broken.any():
+        wrong = "numbers beyond float32 (3.4e38)" if np.isfinite(vectors).all() else "NaN or infinite numbers"
+        named = tokens(broken).to_pylist()
+        raise LLMInitError(
+            f"{source} has {wrong} in the vectors of {len(named):,} or more items ({examples(named)}): expected finite "
+            f"numbers, encode these items again or leave them out"
+        )
 
 
 def no_vectors(tokens: Sequence[str] | pa.LargeStringArray) -> AlignedEmbeddings:
@@ -195,16 +227,36 @@ def vectors_of_all(
     return AlignedEmbeddings(embeddings, np.arange(-1, len(vectors)), texts)
 
 
-def as_texts(tokens: Sequence[Any] | npt.NDArray[Any] | pa.LargeStringArray) -> pa.LargeStringArray:
-    """Return tokens as an Arrow array, a fraction of the size of Python's strings and of NumPy's."""
+def as_texts(
+    tokens: Sequence[Any] | npt.NDArray[Any] | pa.LargeStringArray, source: str = "a list of ids"
+) -> pa.LargeStringArray:
+    """Return tokens as an Arrow array, a fraction of the size of Python's strings and of NumPy's.
+
+    Raises
+    ------
+    LLMInitError
+        If one holds a character that no text can have, half of a surrogate pair.
+    """
     if isinstance(tokens, pa.LargeStringArray):
         return tokens
     # A part at a time, since each becomes Python's strings on its way.
     parts = [
-        pa.array(map(str, tokens[start : start + _BLOCK_TOKENS]), pa.large_string())
+        _part_as_texts([str(token) for token in tokens[start : start + _BLOCK_TOKENS]], source)
         for start in range(0, len(tokens), _BLOCK_TOKENS)
     ]
     return pa.chunked_array(parts, pa.large_string()).combine_chunks()
+
+
+def _part_as_texts(tokens: list[str], source: str) -> pa.LargeStringArray:
+    try:
+        return pa.array(tokens, pa.large_string())
+    except UnicodeEncodeError as error:
+        # From JSON, where "\ud83d" may stand alone.
+        broken = next(token for token in tokens if re.search("[\ud800-\udfff]", token))
+        raise LLMInitError(
+            f"{source} has the id {broken!a} with half of a character (a lone surrogate): expected valid Unicode, "
+            f"write the id again"
+        ) from error
 
 
 def _release_memory() -> None:
@@ -317,17 +369,8 @@ class AlignedEmbeddings:
         Raises
         ------
         LLMInitError
-            If NaN or an infinity is read.
+            If NaN, an infinity or a number beyond float32 is read.
         """
         vectors = self.embeddings.take(self.rows[items], columns)
-        # A sum of finite numbers may overflow: only where it is not finite the numbers are looked at one by one.
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspect = not np.isfinite(vectors.sum(dtype=vectors.dtype))
-        if suspect and not (finite := np.isfinite(vectors).all(axis=1)).all():
-            broken = self.tokens.take(items[~finite]).to_pylist()
-            raise LLMInitError(
-                f"{self.embeddings.source} has NaN or infinite numbers in the vectors of {len(broken):,} or more "
-                f"items ({examples(broken)}): expected finite numbers, encode these items again or leave "
-                f"them out"
-            )
+        check_numbers(vectors, lambda broken: self.tokens.take(items[broken]), self.embeddings.source)
         return vectors

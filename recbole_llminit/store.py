@@ -9,7 +9,6 @@ about the encoder stand in the metadata of each schema. A folder of Parquet file
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import json
 import logging
@@ -25,17 +24,28 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from filelock import FileLock
-from pyarrow.fs import LocalFileSystem
 from texttable import Texttable
 
-from recbole_llminit.embeddings import ItemEmbeddings, examples
+from recbole_llminit.embeddings import ItemEmbeddings, as_texts, examples
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.reading import exists, foreign_reader, is_folder, require_file
 
 _FORMAT = 1
-_FORMAT_NAMES = {"ipc": "an Arrow", "parquet": "a Parquet"}
+_EXPECTED = {
+    "ipc": "a whole Arrow file; if it is damaged, delete it and make its vectors again",
+    "parquet": "a whole Parquet file; if it is damaged, delete it and make its vectors again",
+}
 _METADATA_KEY = b"recbole_llminit"
+_KINDS_OF_FACTS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("model", "revision", "ref", "pooling", "prompt", "dtype", "template"), (str, type(None))),
+    **dict.fromkeys(("base_url", "text_file"), (str, type(None))),
+    "max_length": (int, type(None)),
+    "fields": (list,),
+    "encoder": (dict,),
+    "versions": (dict,),
+}
 _FACTS_THAT_CHANGE_NO_VECTOR = ("encoder", "versions", "ref")
 _SETTINGS = ("pooling", "prompt", "max_length", "dtype", "base_url", "text_file")
 _TRIES = 5
@@ -55,13 +65,19 @@ def fingerprint_facts(facts: Mapping[str, Any]) -> str:
     """
     relevant = {key: value for key, value in facts.items() if key not in _FACTS_THAT_CHANGE_NO_VECTOR}
     if str(relevant.get("revision")).startswith("sha256:"):
-        del relevant["model"]
+        relevant.pop("model", None)
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def hash_text(text: str) -> str:
-    """Hash an item's text, to tell later whether it changed."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Hash an item's text, to tell later whether it changed; raise `LLMInitError` where it is no valid Unicode."""
+    try:
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    except UnicodeEncodeError as error:
+        raise LLMInitError(
+            f"the text {text[error.start : error.start + 40]!a} begins with half of a character (a lone surrogate): "
+            f"expected valid Unicode, write the text again"
+        ) from error
 
 
 def append_shard(
@@ -95,12 +111,36 @@ def append_shard(
     Raises
     ------
     LLMInitError
-        If the numbers of ids, hashes and vectors differ, an id stands twice, a vector is not finite, or the folder
-        cannot be written.
+        If the numbers of ids, hashes and vectors differ, an id stands twice, a vector is not finite or has no number,
+        the folder cannot be written, or a newer version of this package has written into it.
     """
     folder = Path(folder)
-    if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32):
-        raise LLMInitError(f"vectors are {vectors.dtype} of shape {vectors.shape}: expected float16 or float32, [n, d]")
+    _check_rows(item_ids, text_hashes, vectors)
+    texts = [as_texts(column, str(folder)).cast(pa.string()) for column in (item_ids, text_hashes)]
+    batch = _make_batch(texts, vectors, facts)
+    with writing(folder), FileLock(folder / ".shards.lock"):
+        _refuse_newer(folder)
+        taken = [re.fullmatch(r"part-(\d+)\.arrow", path.name) for path in folder.iterdir()]
+        path = folder / f"part-{max((int(match[1]) for match in taken if match), default=-1) + 1:05d}.arrow"
+        temporary = folder / f".{path.name}.writing"
+        try:
+            with temporary.open("wb") as sink:
+                with pa.ipc.new_file(sink, batch.schema) as writer:
+                    writer.write_batch(batch)
+                sink.flush()
+                os.fsync(sink.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _check_rows(item_ids: Sequence[str], text_hashes: Sequence[str], vectors: npt.NDArray[Any]) -> None:
+    if vectors.ndim != 2 or vectors.dtype not in (np.float16, np.float32) or not vectors.shape[1]:
+        raise LLMInitError(
+            f"vectors are {vectors.dtype} of shape {vectors.shape}: expected float16 or float32, [n, d], at least one "
+            f"number in each"
+        )
     if not len(item_ids) == len(text_hashes) == len(vectors) > 0:
         raise LLMInitError(
             f"{len(item_ids)} ids and {len(text_hashes)} text hashes for {len(vectors)} vectors: expected as many of "
@@ -109,6 +149,10 @@ def append_shard(
     if len(set(item_ids)) != len(item_ids):
         raise LLMInitError("an item id stands more than once in one shard: expected each item once")
     check_finite(item_ids, vectors)
+
+
+def _make_batch(texts: Sequence[pa.Array], vectors: npt.NDArray[Any], facts: Mapping[str, Any]) -> pa.RecordBatch:
+    """Return ids, text hashes and vectors as the columns of a shard."""
     header = {"format": _FORMAT, "fingerprint": fingerprint_facts(facts), "facts": dict(facts)}
     width = vectors.shape[1]
     # Non-nullable all the way down: a null vector cannot be written.
@@ -123,21 +167,7 @@ def append_shard(
     )
     flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
     embedding = pa.FixedSizeListArray.from_arrays(flat, type=pa.list_(values, width))
-    columns = [pa.array(item_ids, pa.string()), pa.array(text_hashes, pa.string()), embedding]
-    with writing(folder), FileLock(folder / ".shards.lock"):
-        taken = [re.fullmatch(r"part-(\d+)\.arrow", path.name) for path in folder.iterdir()]
-        path = folder / f"part-{max((int(match[1]) for match in taken if match), default=-1) + 1:05d}.arrow"
-        temporary = folder / f".{path.name}.writing"
-        try:
-            with temporary.open("wb") as sink:
-                with pa.ipc.new_file(sink, schema) as writer:
-                    writer.write_batch(pa.record_batch(columns, schema=schema))
-                sink.flush()
-                os.fsync(sink.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+    return pa.record_batch([*texts, embedding], schema=schema)
 
 
 def check_finite(item_ids: Sequence[str], vectors: npt.NDArray[Any]) -> None:
@@ -158,10 +188,13 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except OSError as error:
+    except LLMInitError:
+        raise
+    # A ValueError for a name that the system refuses.
+    except (OSError, ValueError) as error:
         raise LLMInitError(
-            f"{folder} cannot be written ({error.strerror or error}): what is written is whole; free space or choose "
-            f"another folder (llm_cache_dir), and run again to continue"
+            f"{folder} cannot be written ({getattr(error, 'strerror', None) or error}): what is written is whole; free "
+            f"space or choose another folder (llm_cache_dir), and run again to continue"
         ) from error
 
 
@@ -169,16 +202,24 @@ def read_rows(folder: Path) -> pd.DataFrame:
     """Return the rows of a store without their vectors: columns ``item_id``, ``text_hash`` and ``shard``, a number.
 
     Where a killed run left an item in two shards, its last row is the valid one.
+
+    Raises
+    ------
+    LLMInitError
+        If a shard is broken, of another form, or written by a newer version of this package.
     """
-    return _while_it_changes(_read_rows, folder)
+    return _while_it_changes(lambda folder: _read_rows(_shards(folder)), folder)
 
 
-def _read_rows(folder: Path) -> pd.DataFrame:
-    frames = [
-        _open(path, "ipc").to_table(columns=["item_id", "text_hash"]).to_pandas().assign(shard=number)
-        for number, path in enumerate(_shards(folder))
-    ]
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=["item_id", "text_hash", "shard"])
+def _read_rows(paths: Sequence[Path]) -> pd.DataFrame:
+    names = ["item_id", "text_hash"]
+    frames = []
+    for number, path in enumerate(paths):
+        with _reading(path, "ipc"):
+            columns = TableFile.open(path, "ipc").read(names)
+            texts = {name: to_tokens(column, path, name) for name, column in zip(names, columns, strict=True)}
+            frames.append(pa.table(texts).to_pandas().assign(shard=number))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*names, "shard"])
 
 
 def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
@@ -186,10 +227,22 @@ def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
 
     Every step leaves a store that reads the same: merged shards are written first, under higher numbers, and the old
     ones deleted then. One process at a time may do this.
+
+    Raises
+    ------
+    LLMInitError
+        If a shard is broken, of another encoder, or written by a newer version of this package; none is deleted then.
     """
-    rows = read_rows(folder)
-    dead = (rows["item_id"].duplicated(keep="last") | rows["item_id"].isin(list(unwanted))).to_numpy()
+    try:
+        return _compact(folder, unwanted)
+    except FileNotFoundError as error:
+        raise LLMInitError(f"files of {folder} vanished while they were merged: is it being deleted?") from error
+
+
+def _compact(folder: Path, unwanted: Collection[str]) -> int:
     paths = _shards(folder)
+    rows = _read_rows(paths)
+    dead = (rows["item_id"].duplicated(keep="last") | rows["item_id"].isin(list(unwanted))).to_numpy()
     touched = set(rows["shard"][dead])
     small = [number for number, path in enumerate(paths) if path.stat().st_size < SHARD_BYTES // 2]
     if len(small) > 1:
@@ -212,6 +265,8 @@ def compact(folder: Path, unwanted: Collection[str] = ()) -> int:
 def _append_merged(folder: Path, group: list[_Shard]) -> None:
     if any(len(shard.tokens) for shard in group):
         _check_same_kind(group)
+        if not group[0].header:
+            raise _without_facts(group[0].path)
         tokens = pa.concat_arrays([shard.tokens for shard in group]).to_pylist()
         hashes = np.concatenate([shard.text_hashes for shard in group])
         vectors = np.concatenate([part for shard in group for part in shard.parts])
@@ -236,59 +291,88 @@ class StoreInfo:
 
 
 def list_stores(cache_dir: Path, dataset: str | None = None) -> list[StoreInfo]:
-    """Return the stores of a cache folder, ``<cache_dir>/<dataset>/<encoder>-<fingerprint>``, by path."""
-    found = []
-    for folder in sorted(cache_dir.glob(f"{glob.escape(dataset) if dataset else '*'}/*/")):
-        try:
-            found.append(_while_it_changes(_describe, folder))
-        except LLMInitError as error:
-            # A broken store must not keep the others from being found.
-            logging.getLogger().warning(f"passed over: {error}")
+    """Return the stores of a cache folder, ``<cache_dir>/<dataset>/<encoder>-<fingerprint>``, by path.
+
+    One that is broken, or that a newer version of this package wrote, is named in a warning and passed over.
+    """
+    datasets = [cache_dir / dataset] if dataset else _folders(cache_dir)
+    folders = (folder for path in datasets for folder in _pass_over_broken(_folders, path) or ())
+    found = (_pass_over_broken(_while_it_changes, _describe, folder) for folder in folders)
     return [info for info in found if info is not None]
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return the folders in a folder, none where there is no folder."""
+    if not is_folder(path):
+        return []
+    with foreign_reader(path, "a folder that may be read"):
+        return sorted(entry for entry in path.iterdir() if is_folder(entry))
+
+
+def _pass_over_broken(read: Callable[..., Result], *arguments: Any) -> Result | None:
+    """Read one of several stores; None where it cannot be read, which must not keep the others from being found."""
+    try:
+        return read(*arguments)
+    except LLMInitError as error:
+        logging.getLogger().warning(f"passed over: {error}")
+        return None
 
 
 def describe_stores(cache_dir: Path) -> str:
     """Draw the stores of a cache folder as a table, one store a line."""
-    found = list_stores(cache_dir)
-    if not found:
+    rows = [row for store in list_stores(cache_dir) if (row := _pass_over_broken(_draw_store, store)) is not None]
+    if not rows:
         return f"there is no store in {cache_dir}"
     table = Texttable(max_width=0)
     header = ["dataset", "encoder", "settings", "template", "items", "dimensions", "MB", "store"]
     table.set_cols_dtype(["t"] * len(header))
     table.set_deco(Texttable.HEADER)
-    rows = [
-        [
-            store.dataset,
-            f"{store.facts.get('model')}@{str(store.facts.get('revision'))[:14]}",
-            ", ".join(f"{key} {store.facts[key]}" for key in _SETTINGS if store.facts.get(key) is not None)
-            or "its own",
-            store.facts.get("template", ""),
-            f"{store.count_items():,}",
-            store.width,
-            f"{store.bytes / 1e6:.1f}",
-            store.path,
-        ]
-        for store in found
-    ]
     table.add_rows([header, *rows])
     return str(table.draw())
+
+
+def _draw_store(store: StoreInfo) -> list[Any]:
+    return [
+        store.dataset,
+        f"{store.facts.get('model')}@{str(store.facts.get('revision'))[:14]}",
+        ", ".join(f"{key} {store.facts[key]}" for key in _SETTINGS if store.facts.get(key) is not None) or "its own",
+        store.facts.get("template", ""),
+        f"{store.count_items():,}",
+        store.width,
+        f"{store.bytes / 1e6:.1f}",
+        store.path,
+    ]
 
 
 def _describe(folder: Path) -> StoreInfo | None:
     shards = _shards(folder)
     if not shards:
         return None
-    opened = _open(shards[0], "ipc")
-    header = _header(opened)
-    if header.get("format") != _FORMAT:
-        return None
+    with _reading(shards[0], "ipc"):
+        opened = TableFile.open(shards[0], "ipc")
+        if not opened.header:
+            raise _without_facts(shards[0])
+        kind = opened.kind("embedding")
+        _check_kind(kind, shards[0])
+        if not pa.types.is_fixed_size_list(kind) or kind.list_size < 1:
+            raise LLMInitError(
+                f"the embedding column of {shards[0]} is {kind}: expected lists of one size, as encode writes them; it "
+                f"is damaged, delete {folder} and encode again"
+            )
     return StoreInfo(
         path=folder,
         dataset=folder.parent.name,
-        facts=header["facts"],
-        fingerprint=header["fingerprint"],
-        width=opened.schema.field("embedding").type.list_size,
+        facts=opened.header["facts"],
+        fingerprint=opened.header["fingerprint"],
+        width=kind.list_size,
         bytes=sum(path.stat().st_size for path in shards),
+    )
+
+
+def _without_facts(path: Path) -> LLMInitError:
+    return LLMInitError(
+        f"{path} has no facts about its encoder in its metadata: it is no store that encode wrote; use its vectors by "
+        f"llm_embedding={path.parent}"
     )
 
 
@@ -298,8 +382,9 @@ def read_store(folder: Path) -> ItemEmbeddings:
     Raises
     ------
     LLMInitError
-        If there is no shard, one is truncated or of another form, shards differ in width or were made by different
-        encoders, or an id stands twice in a folder that `append_shard` did not write.
+        If there is no shard, one is broken, of another form or written by a newer version of this package, shards
+        differ in width or were made by different encoders, or an id stands twice in a folder that `append_shard` did
+        not write.
     """
     return _while_it_changes(_read_store, folder)
 
@@ -330,7 +415,7 @@ def _read_store(folder: Path) -> ItemEmbeddings:
         masks = np.split(~replaced, np.cumsum([len(chunk) for chunk in chunks])[:-1])
         # A shard that lost no row stays mapped.
         chunks = [chunk if mask.all() else chunk[mask] for chunk, mask in zip(chunks, masks, strict=True)]
-        tokens = tokens.filter(~replaced)
+        tokens = tokens.filter(pa.array(~replaced))
     fingerprint = first.header.get("fingerprint") or hash_files(paths)
     return ItemEmbeddings(tokens, tuple(chunks), str(folder), fingerprint, first.header.get("facts", {}))
 
@@ -356,7 +441,7 @@ class _Shard:
     tokens: pa.LargeStringArray
     text_hashes: npt.NDArray[Any]
     parts: tuple[npt.NDArray[Any], ...]
-    header: dict[str, Any]
+    header: Mapping[str, Any]
 
     @property
     def width(self) -> int:
@@ -365,94 +450,257 @@ class _Shard:
     def take(self, rows: npt.NDArray[Any]) -> _Shard:
         """Return some of the rows, copied."""
         vectors = np.concatenate(self.parts)[rows]
-        return _Shard(self.path, self.tokens.filter(rows), self.text_hashes[rows], (vectors,), self.header)
+        return _Shard(self.path, self.tokens.filter(pa.array(rows)), self.text_hashes[rows], (vectors,), self.header)
 
 
 def _shards(folder: Path, suffix: str = "arrow") -> list[Path]:
-    """Return the shards of a folder in their order; numbers of more digits come later."""
-    found = [path for path in folder.glob(f"*.{suffix}") if not path.name.startswith(".")]
+    """Return the shards of a folder, if there is one, in their order; numbers of more digits come later."""
+    if not is_folder(folder):
+        return []
+    with foreign_reader(folder, "a folder that may be read"):
+        found = [path for path in folder.iterdir() if path.suffix == f".{suffix}" and not path.name.startswith(".")]
     return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
-def _open(path: Path, format_: str) -> ds.Dataset:
-    # Without use_mmap pyarrow copies the whole file into memory.
+def _refuse_newer(folder: Path) -> None:
+    """Raise where a newer version of this package has written one of the shards."""
+    for path in _shards(folder):
+        # Another process may merge shards meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            TableFile.open(path, "ipc")
+
+
+@contextlib.contextmanager
+def _reading(path: Path, form: str) -> Iterator[None]:
+    """Turn what a broken shard makes its reader raise into a clear error; one that vanishes stays what it is."""
     try:
-        return ds.dataset(str(path), format=format_, filesystem=LocalFileSystem(use_mmap=True))
-    except FileNotFoundError:
+        with foreign_reader(path, _EXPECTED[form]):
+            if exists(path):
+                require_file(path, _EXPECTED[form])
+            yield
+    except LLMInitError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
         raise
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, format_, error) from error
 
 
-def _broken(path: Path, format_: str, error: Exception) -> LLMInitError:
-    return LLMInitError(
-        f"{path} is truncated or not {_FORMAT_NAMES[format_]} file ({error}): delete it and make its vectors again"
-    )
+@dataclass(frozen=True)
+class TableFile:
+    """An Arrow file, mapped, or a Parquet file: its schema is read, its columns are not yet.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    form : str
+        ``ipc`` or ``parquet``.
+    file : RecordBatchFileReader or ParquetFile
+        The open file.
+    schema : Schema
+        The columns' types.
+    names : tuple of str
+        The columns' names.
+    header : mapping
+        What `append_shard` wrote into the metadata: ``format``, ``fingerprint``, ``facts``; empty in files of others.
+    """
+
+    path: Path
+    form: str
+    file: Any
+    schema: pa.Schema
+    names: tuple[str, ...]
+    header: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, path: Path, form: str) -> TableFile:
+        """Open a file.
+
+        Raises
+        ------
+        LLMInitError
+            If it is broken, or a newer version of this package wrote it.
+        """
+        with _reading(path, form):
+            if form == "parquet":
+                file = pq.ParquetFile(path, memory_map=True)
+                schema = file.schema_arrow
+            else:
+                file = pa.ipc.open_file(pa.memory_map(str(path)))
+                schema = file.schema
+            return cls(path, form, file, schema, tuple(schema.names), _header(schema, path))
+
+    def kind(self, name: str) -> pa.DataType:
+        """Return the type of a column; raise `LLMInitError` where it is missing or stands more than once."""
+        count = self.names.count(name)
+        if count != 1:
+            raise LLMInitError(
+                f"{self.path} has {f'{count} columns' if count else 'no column'} {name} (it has "
+                f"{examples(self.names, 8)}): expected one"
+            )
+        return self.schema.field(name).type
+
+    def read(self, names: Sequence[str]) -> list[pa.ChunkedArray]:
+        """Read columns, mapped where the format allows, and validate them.
+
+        What is not validated can crash the process once anything computes on it: a flipped byte can make a buffer
+        seem longer than it is. Lists of one size without missing ones are validated without a look at their numbers.
+
+        Raises
+        ------
+        LLMInitError
+            If a column is missing, or broken.
+        """
+        kinds = [self.kind(name) for name in names]
+        with _reading(self.path, self.form):
+            if self.form == "parquet":
+                self._refuse_more_than_memory(names)
+                tables = [self.file.read(columns=list(names))]
+            else:
+                # Not only the columns asked for: Arrow would copy them.
+                tables = [self.file.get_batch(number) for number in range(self.file.num_record_batches)]
+            for table in tables:
+                table.validate()
+            columns = [[chunk for table in tables for chunk in _chunks(table.column(name))] for name in names]
+            for chunk in (chunk for chunks in columns for chunk in chunks):
+                chunk.validate(full=True)
+            return [
+                pa.chunked_array(chunks, chunks[0].type if chunks else kind)
+                for chunks, kind in zip(columns, kinds, strict=True)
+            ]
+
+    def _refuse_more_than_memory(self, names: Sequence[str]) -> None:
+        """Raise where a Parquet file's numbers, which are packed, cannot be held; the system would kill the process."""
+        metadata = self.file.metadata
+        for number in range(metadata.num_row_groups):
+            # Of a column's broken metadata the first row is an error, and a look at the metadata the process's end.
+            next(self.file.iter_batches(batch_size=1, row_groups=[number], columns=list(names)), None)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        leaves = [number for number in range(metadata.num_columns) if _top_level(metadata, number) in names]
+        numbers = sum(group.column(leaf).num_values for group in groups for leaf in leaves)
+        # Half precision has two bytes, the smallest of what is read.
+        if 2 * numbers > (memory := _memory()):
+            raise LLMInitError(
+                f"{self.path} holds {numbers:,} numbers, more than fit into the {memory / 1e9:.1f} GB of this machine: "
+                f"expected vectors that fit; write them as .npy, which is read from the disk"
+            )
 
 
-def _header(dataset: ds.Dataset) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads((dataset.schema.metadata or {}).get(_METADATA_KEY, b"{}"))
+def _top_level(metadata: pq.FileMetaData, number: int) -> str:
+    return str(metadata.schema.column(number).path).partition(".")[0]
+
+
+def _memory() -> float:
+    """Return the bytes of this machine's memory, where the system says it."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
+
+
+def _chunks(column: pa.Array | pa.ChunkedArray) -> list[pa.Array]:
+    return column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+
+
+def _header(schema: pa.Schema, path: Path) -> dict[str, Any]:
+    """Return what `append_shard` wrote into a schema's metadata, checked."""
+    text = (schema.metadata or {}).get(_METADATA_KEY)
+    if text is None:
+        return {}
+    expected = "facts about the encoder in the metadata of its schema; it is damaged, delete it and encode again"
+    with foreign_reader(path, expected):
+        header: Any = json.loads(text)
+        if not isinstance(header, dict):
+            raise TypeError(f"the metadata are a {type(header).__name__}")
+        version = header.get("format")
+        if type(version) is int and version > _FORMAT:
+            raise LLMInitError(
+                f"{path} has the format {version}, written by a newer version of this package, and this one knows "
+                f"{_FORMAT}: upgrade recbole-llminit, or give another folder (llm_embedding, llm_cache_dir)"
+            )
+        if type(version) is not int or version < 1:
+            raise ValueError(f"the format is {version!r}")
+        _check_facts(header.get("fingerprint"), header.get("facts"))
     return header
 
 
-def _read_shard(path: Path, format_: str, *, hashes: bool = False) -> _Shard | None:
+def _check_facts(fingerprint: Any, facts: Any) -> None:
+    """Raise `TypeError` where a store's facts are not of the types that `append_shard` is given."""
+    if not isinstance(fingerprint, str):
+        raise TypeError(f"the fingerprint is {fingerprint!r}")
+    if not isinstance(facts, dict):
+        raise TypeError(f"the facts are a {type(facts).__name__}")
+    for name, kinds in _KINDS_OF_FACTS.items():
+        if name in facts and not isinstance(facts[name], kinds):
+            raise TypeError(f"the fact {name} is a {type(facts[name]).__name__}")
+    if facts.get("ref") is not None and facts.get("revision") is None:
+        raise ValueError(f"there is no revision of {facts['ref']}")
+
+
+def _read_shard(path: Path, form: str, *, hashes: bool = False) -> _Shard | None:
     """Read one file, its vectors mapped where the format allows; None for one without rows, as Spark may write."""
-    dataset = _open(path, format_)
-    lacking = {"item_id", "embedding"} - set(dataset.schema.names)
-    if lacking:
-        raise LLMInitError(
-            f"{path} has no column {' or '.join(sorted(lacking))} (it has {', '.join(dataset.schema.names)}): "
-            f"expected item_id and embedding"
-        )
-    try:
-        table = dataset.to_table(columns=["item_id", "embedding", *(["text_hash"] if hashes else [])])
-        table["item_id"].validate(full=True)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, format_, error) from error
-    if table["item_id"].null_count or table["embedding"].null_count:
-        raise LLMInitError(f"{path} has empty cells in item_id or embedding: expected an id and a vector in each row")
-    if not table.num_rows:
-        return None
-    kind = table["item_id"].type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
-        raise LLMInitError(f"the item_id column of {path} is {kind}: expected texts or whole numbers")
-    tokens = table["item_id"].cast(pa.string()).cast(pa.large_string()).combine_chunks()
-    text_hashes = table["text_hash"].to_numpy().astype(object) if hashes else np.empty(0)
-    return _Shard(path, tokens, text_hashes, to_matrices(table["embedding"], path), _header(dataset))
+    with _reading(path, form):
+        opened = TableFile.open(path, form)
+        ids, embedding, *others = opened.read(["item_id", "embedding", *(["text_hash"] if hashes else [])])
+        if not len(ids):
+            return None
+        text_hashes = to_tokens(others[0], path, "text_hash").to_numpy(zero_copy_only=False) if hashes else np.empty(0)
+        return _Shard(path, to_tokens(ids, path, "item_id"), text_hashes, to_matrices(embedding, path), opened.header)
 
 
-def to_matrices(column: pa.ChunkedArray, path: Path) -> tuple[npt.NDArray[Any], ...]:
-    """View a column of lists as matrices ``[n_chunk, llm_dim]``, without a copy where Arrow allows.
+def to_tokens(column: pa.ChunkedArray, path: Path, name: str) -> pa.LargeStringArray:
+    """Copy a validated column of ids as texts.
 
     Raises
     ------
     LLMInitError
-        If the cells are no lists of floating-point numbers, or differ in length.
+        If the cells are neither texts nor whole numbers, or one is empty.
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if str(kind) not in ("string", "large_string", "string_view") and not pa.types.is_integer(kind):
+        raise LLMInitError(f"the {name} column of {path} is {kind}: expected texts or whole numbers")
+    if column.type != kind and any(len(chunk.indices.unique()) < len(chunk) for chunk in column.chunks):
+        # Written out, a few long texts could fill the memory.
+        raise LLMInitError(f"{path} has cells of {name} more than once: expected each once, remove the duplicates")
+    texts = column.cast(kind).cast(pa.large_string()).combine_chunks()
+    # Of a dictionary the texts may be missing as well as the cells.
+    if texts.null_count:
+        raise LLMInitError(f"{path} has empty cells in {name}: expected a text or a whole number in each row")
+    return texts
+
+
+def to_matrices(column: pa.ChunkedArray, path: Path) -> tuple[npt.NDArray[Any], ...]:
+    """View a validated column of lists as matrices ``[n_chunk, llm_dim]``, without a copy where Arrow allows.
+
+    Raises
+    ------
+    LLMInitError
+        If the cells are no lists of floating-point numbers, one is empty, or they differ in length.
     """
     width = _width(column, path)
-    return tuple(_chunk_to_matrix(chunk, width, path) for chunk in column.chunks if len(chunk))
+    return tuple(_chunk_to_matrix(chunk, width) for chunk in column.chunks if len(chunk))
 
 
 def _width(column: pa.ChunkedArray, path: Path) -> int:
     """Return the one length of all lists of a column."""
     kind = column.type
-    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
-        raise LLMInitError(f"the embedding column of {path} is {kind}: expected lists of numbers")
-    widths = sorted(pc.list_value_length(column).unique().to_pylist())
+    _check_kind(kind, path)
+    if column.null_count:
+        raise LLMInitError(f"{path} has empty cells among its vectors: expected a vector in each row")
+    fixed = pa.types.is_fixed_size_list(kind)
+    widths = [kind.list_size] if fixed else sorted(pc.list_value_length(column).unique().to_pylist())
     if len(widths) > 1:
-        raise LLMInitError(f"{path} holds vectors of {widths} dimensions: expected one width")
+        raise LLMInitError(f"{path} holds vectors of {examples(widths)} dimensions: expected one width")
     if widths == [0]:
         raise LLMInitError(f"{path} holds empty vectors: expected at least one number in each")
     return int(widths[0])
 
 
-def _chunk_to_matrix(column: pa.Array, width: int, path: Path) -> npt.NDArray[Any]:
+def _check_kind(kind: pa.DataType, path: Path) -> None:
+    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        raise LLMInitError(f"the embedding column of {path} is {kind}: expected lists of numbers")
+    if not pa.types.is_floating(kind.value_type):
+        raise LLMInitError(f"the embedding column of {path} holds {kind.value_type}: expected floating-point numbers")
+
+
+def _chunk_to_matrix(column: pa.Array, width: int) -> npt.NDArray[Any]:
     values = column.flatten()
-    if not pa.types.is_floating(values.type):
-        raise LLMInitError(f"the embedding column of {path} holds {values.type}: expected floating-point numbers")
     # A missing number becomes NaN, which the reader of the block reports with the item's id.
     return np.asarray(values.to_numpy(zero_copy_only=values.null_count == 0)).reshape(-1, width)
 

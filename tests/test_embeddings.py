@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from recbole_llminit.embeddings import ItemEmbeddings, as_texts
+from recbole_llminit.embeddings import ItemEmbeddings, as_texts, no_vectors
 from recbole_llminit.errors import LLMInitError
 
 
@@ -112,6 +112,37 @@ def test_tokens_become_texts_some_at_a_time(tokens, texts, monkeypatch):
     assert isinstance(found, pa.LargeStringArray)
     assert found.to_pylist() == texts
     assert as_texts(found) is found
+
+
+def test_half_of_a_character_is_no_token():
+    with pytest.raises(LLMInitError, match=r"vectors.npy has the id 'b\\udc00' with half of a character"):
+        keyed_by(["a", "b\udc00"])
+    with pytest.raises(LLMInitError, match=r"a list of ids has the id '\\ud83d'"):
+        as_texts(["a", "\ud83d"])
+
+
+def test_vectors_of_another_byte_order_are_read_in_this_ones():
+    for kind in (">f2", ">f4", ">f8", "longdouble"):
+        chunk = np.array([[1, -2.5], [3, 0.25]], dtype=kind)
+        found = ItemEmbeddings(["a", "b"], (chunk,), "store", "0")
+        read = found.take(np.array([0, 1]))
+        assert read.dtype == (np.float32 if chunk.dtype.itemsize <= 4 else np.float64)
+        assert read.dtype.isnative
+        assert read.tolist() == [[1, -2.5], [3, 0.25]]
+
+
+def test_numbers_that_float32_cannot_hold_are_named():
+    chunk = np.array([[1e38, 3e38], [1, -1e39], [2, 3]])
+    aligned = ItemEmbeddings(["a", "b", "c"], (chunk,), "store", "0").align(["[PAD]", "a", "b", "c"], "toy")
+    with pytest.raises(LLMInitError, match=r"store has numbers beyond float32 .* of 1 or more items \(b\)"):
+        list(aligned.blocks())
+    assert [block.tolist() for _, block in aligned.blocks(np.array([1, 3]))] == [[[1e38, 3e38], [2, 3]]]
+
+
+def test_items_without_vectors_have_some_of_width_zero():
+    aligned = no_vectors(["[PAD]", "a", "b"])
+    assert (aligned.width, aligned.items.tolist()) == (0, [1, 2])
+    assert [block.shape for _, block in aligned.blocks()] == [(2, 0)]
 
 
 def test_no_overlap():

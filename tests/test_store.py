@@ -1,4 +1,8 @@
+import faulthandler
 import json
+import os
+import shutil
+import socket
 import subprocess
 import sys
 
@@ -11,7 +15,15 @@ import pytest
 from recbole_llminit import store
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
-from recbole_llminit.store import append_shard, compact, fingerprint_facts, hash_text, list_stores, read_rows
+from recbole_llminit.store import (
+    append_shard,
+    compact,
+    describe_stores,
+    fingerprint_facts,
+    hash_text,
+    list_stores,
+    read_rows,
+)
 
 FACTS = {"model": "mini", "dtype": "float16", "versions": {"torch": "2"}}
 
@@ -205,7 +217,7 @@ def test_a_broken_store_does_not_hide_the_others(tmp_path, caplog):
     write(tmp_path / "toy" / "b", ["a"], np.float32([[1, 1]]))
     assert [info.path.name for info in list_stores(tmp_path)] == ["b"]
     assert "passed over: " in caplog.text
-    assert "toy/a/part-00000.arrow is truncated" in caplog.text
+    assert "toy/a/part-00000.arrow cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -217,12 +229,20 @@ def test_a_broken_store_does_not_hide_the_others(tmp_path, caplog):
         (["a"], np.full((1, 3), np.nan, np.float32), "NaN or infinite"),
         (["a"], np.ones((1, 3)), "expected float16 or float32"),
         (["a"], np.ones(3, np.float32), r"expected float16 or float32, \[n, d\]"),
+        (["a"], np.ones((1, 0), np.float32), r"of shape \(1, 0\): expected .* at least one number"),
     ],
 )
 def test_the_writer_refuses(tmp_path, ids, vectors, message):
     with pytest.raises(LLMInitError, match=message):
         write(tmp_path, ids, vectors)
     assert not visible(tmp_path)
+
+
+def test_texts_that_are_no_unicode(tmp_path):
+    with pytest.raises(LLMInitError, match=r"the id 'a\\ud83d' with half of a character"):
+        append_shard(tmp_path, ["a\ud83d"], ["0"], np.ones((1, 3), np.float32), FACTS)
+    with pytest.raises(LLMInitError, match=r"the text '\\ud83d b' begins with half of a character"):
+        hash_text("a \ud83d b")
 
 
 def test_wrong_width_in_one_shard(tmp_path):
@@ -245,7 +265,7 @@ def test_truncated_shard(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(
         LLMInitError,
-        match=r"part-00000.arrow is truncated or not an Arrow file .*delete it and make its vectors again",
+        match=r"part-00000.arrow cannot be read .*: expected a whole Arrow file; .*delete it and make its vectors again",
     ):
         read_embeddings(tmp_path)
 
@@ -282,12 +302,14 @@ def test_parquet_that_is_refused(tmp_path):
             read_embeddings(tmp_path)
 
     refused("no column .*item_id", id=["a"], embedding=[[1.0]])
-    refused(r"vectors of \[1, 2\] dimensions", item_id=["a", "b"], embedding=[[1.0], [1.0, 2.0]])
+    refused(r"vectors of 1, 2 dimensions", item_id=["a", "b"], embedding=[[1.0], [1.0, 2.0]])
     refused("item_id column of .* is double: expected texts or whole numbers", item_id=[1.5], embedding=[[1.0]])
     refused("empty cells", item_id=["a", None], embedding=[[1.0], [1.0]])
     refused("empty cells", item_id=["a", "b"], embedding=[[1.0], None])
     refused("expected lists of numbers", item_id=["a"], embedding=["[1, 2]"])
     refused("expected floating-point numbers", item_id=["a"], embedding=[["1"]])
+    refused("item_id column of .* is bool", item_id=[True], embedding=[[1.0]])
+    refused("has no column embedding .it has item_id, vector.", item_id=["a"], vector=[[1.0]])
     refused("empty vectors", item_id=["a"], embedding=pa.array([[]], pa.list_(pa.float32())))
     refused("1 ids more than once", item_id=["a", "a"], embedding=[[1.0], [2.0]])
 
@@ -297,10 +319,10 @@ def test_parquet_of_two_widths_or_broken(tmp_path):
     with pq.ParquetWriter(path, pa.schema({"item_id": pa.string(), "embedding": pa.list_(pa.float32())})) as writer:
         writer.write_table(pa.table({"item_id": ["a"], "embedding": pa.array([[1, 2]], pa.list_(pa.float32()))}))
         writer.write_table(pa.table({"item_id": ["b"], "embedding": pa.array([[1, 2, 3]], pa.list_(pa.float32()))}))
-    with pytest.raises(LLMInitError, match=r"vectors of \[2, 3\] dimensions"):
+    with pytest.raises(LLMInitError, match=r"vectors of 2, 3 dimensions"):
         read_embeddings(tmp_path)
     path.write_bytes(b"PAR1" + b"x" * 64 + b"PAR1")
-    with pytest.raises(LLMInitError, match="a.parquet is truncated or not a Parquet file"):
+    with pytest.raises(LLMInitError, match="a.parquet cannot be read .*: expected a whole Parquet file"):
         read_embeddings(tmp_path)
 
 
@@ -340,3 +362,327 @@ def test_a_local_model_is_its_content_not_its_name():
     assert fingerprint_facts({**facts, "model": "other", "revision": "a1"}) != fingerprint_facts(
         {**facts, "revision": "a1"}
     )
+
+
+def arrow(folder, metadata=None, **columns):
+    """Write a shard as another program might."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    with pa.ipc.new_file(folder / "part-00000.arrow", table.schema) as writer:
+        writer.write_table(table)
+    return folder / "part-00000.arrow"
+
+
+READER = """
+import sys
+from pathlib import Path
+import numpy as np
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.files import read_embeddings
+from recbole_llminit.store import read_rows
+outcomes = set()
+for path in map(Path, sys.argv[1:]):
+    whole = path.read_bytes()
+    # What crashes are runs of eight bytes: lengths, counts and offsets.
+    for at in range(0, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x80]) + whole[at + 1 :])
+        for read in (lambda: np.concatenate(read_embeddings(path.parent).chunks).sum(), lambda: read_rows(path.parent)):
+            try:
+                read()
+                outcomes.add("result")
+            except LLMInitError:
+                outcomes.add("LLMInitError")
+print(*sorted(outcomes))
+"""
+
+
+def test_no_flipped_byte_crashes_the_process(tmp_path):
+    """Each byte of a store's shard, and of one with a null bitmap and offsets."""
+    ours = write(tmp_path / "ours", ["a", "b"], np.ones((2, 3), np.float32))
+    rows = pa.array([[1, None, 2], None, [1, 2, 3]], pa.list_(pa.float32()))
+    theirs = arrow(tmp_path / "theirs", item_id=["a", "b", "c"], text_hash=["0", "1", "2"], embedding=rows)
+    child = subprocess.run(
+        [sys.executable, "-c", READER, str(ours), str(theirs)], capture_output=True, text=True, timeout=240
+    )
+    assert (child.returncode, child.stdout) == (0, "LLMInitError result\n"), child.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        pa.array([[], []], pa.list_(pa.float32(), 0)),
+        pa.array([[], []], pa.list_(pa.float32())),
+        pa.array([[1], [2]], pa.list_(pa.int64())),
+        pa.array([[[1.0]], [[2.0]]]),
+        pa.array([{"x": 1.0}, {"x": 2.0}]),
+        pa.array([1.0, 2.0]),
+        pa.array([[1.0], [1.0, 2.0]]),
+        pa.nulls(2),
+    ],
+    ids=["fixed 0", "list 0", "int", "nested", "struct", "float", "ragged", "null"],
+)
+def test_an_embedding_of_another_type(tmp_path, embedding):
+    arrow(tmp_path, item_id=["a", "b"], embedding=embedding)
+    with pytest.raises(LLMInitError, match="part-00000.arrow"):
+        read_embeddings(tmp_path)
+
+
+def test_a_column_that_stands_twice(tmp_path):
+    table = pa.table([pa.array(["a"]), pa.array(["b"]), pa.array([[1.0]])], ["item_id", "item_id", "embedding"])
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(LLMInitError, match=r"a.arrow has 2 columns item_id \(it has item_id, item_id, embedding\)"):
+        read_embeddings(tmp_path)
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    path = write(tmp_path, ["a"], np.float32([[1, 1]]))
+    path.write_bytes(path.read_bytes().replace(b"text_hash", b"text_h\xff\xff\xff"))
+    for read in (read_embeddings, read_rows, compact):
+        with pytest.raises(LLMInitError, match="part-00000.arrow cannot be read"):
+            read(tmp_path)
+
+
+def test_ids_of_a_dictionary(tmp_path):
+    """A few long texts many times over could fill the memory."""
+    whole = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int8()), ["x", "y"])
+    arrow(tmp_path / "s", item_id=whole, embedding=[[1.0], [2.0]])
+    assert by_token(read_embeddings(tmp_path / "s")) == {"y": [1], "x": [2]}
+    hole = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int8()), ["x", None])
+    arrow(tmp_path / "s", item_id=hole, embedding=[[1.0], [2.0]])
+    with pytest.raises(LLMInitError, match="has empty cells in item_id"):
+        read_embeddings(tmp_path / "s")
+    bomb = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1 << 20, np.int8)), ["x" * (1 << 20)])
+    zeros = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1 << 20, np.float16)), 1)
+    path = arrow(tmp_path / "s", item_id=bomb, embedding=zeros)
+    with pytest.raises(LLMInitError, match=f"{path} has cells of item_id more than once"):
+        read_embeddings(tmp_path / "s")
+
+
+def test_parquet_that_unpacks_to_more_than_the_memory(tmp_path, monkeypatch):
+    pq.write_table(pa.table({"item_id": ["a", "b"], "embedding": [[1.0, 2.0], [3.0, 4.0]]}), tmp_path / "a.parquet")
+    monkeypatch.setattr(store, "_memory", lambda: 11.0)
+    with pytest.raises(LLMInitError, match="a.parquet holds 6 numbers, more than fit into the 0.0 GB"):
+        read_embeddings(tmp_path)
+    monkeypatch.setattr(store, "_memory", lambda: 12.0)
+    assert by_token(read_embeddings(tmp_path)) == {"a": [1, 2], "b": [3, 4]}
+
+
+def relabel(path, old, new):
+    """Change a shard's metadata as another version would have written them."""
+    file = pa.ipc.open_file(path)
+    metadata = file.schema.metadata[b"recbole_llminit"]
+    assert old in metadata
+    table = file.read_all().replace_schema_metadata({"recbole_llminit": metadata.replace(old, new)})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+NEWER = r"part-0000\d.arrow has the format 2, .*newer version of this package.* knows 1: upgrade recbole-llminit"
+
+
+def test_a_store_of_a_newer_format(tmp_path, caplog):
+    folder = tmp_path / "toy" / "mini"
+    relabel(write(folder, ["a"], np.float32([[1, 1]])), b'"format": 1', b'"format": 2')
+    before = (folder / "part-00000.arrow").read_bytes()
+    for use in (
+        read_embeddings,
+        read_rows,
+        compact,
+        lambda folder: compact(folder, ["a"]),
+        lambda folder: write(folder, ["b"], np.float32([[1, 1]])),
+    ):
+        with pytest.raises(LLMInitError, match=NEWER):
+            use(folder)
+    assert visible(folder) == ["part-00000.arrow"]
+    assert (folder / "part-00000.arrow").read_bytes() == before
+    assert list_stores(tmp_path, "toy") == []
+    assert "passed over: " in caplog.text
+    assert "toy/mini/part-00000.arrow has the format 2" in caplog.text
+    caplog.clear()
+    assert describe_stores(tmp_path) == f"there is no store in {tmp_path}"
+    assert "toy/mini/part-00000.arrow has the format 2" in caplog.text
+
+
+def test_a_store_that_a_newer_version_went_on_with(tmp_path, caplog):
+    folder = tmp_path / "toy" / "mini"
+    write(folder, ["a"], np.float32([[1, 1]]))
+    relabel(write(folder, ["b"], np.float32([[1, 1]])), b'"format": 1', b'"format": 2')
+    write(tmp_path / "toy" / "other", ["a"], np.float32([[1, 1]]))
+    for use in (read_embeddings, read_rows, compact, lambda folder: write(folder, ["c"], np.float32([[1, 1]]))):
+        with pytest.raises(LLMInitError, match=NEWER):
+            use(folder)
+    assert visible(folder) == ["part-00000.arrow", "part-00001.arrow"]
+    drawn = describe_stores(tmp_path)
+    assert "toy/other" in drawn
+    assert "toy/mini" not in drawn
+    assert "toy/mini/part-00001.arrow has the format 2" in caplog.text
+
+
+GOOD_HEADER = {"format": 1, "fingerprint": "0123", "facts": {"model": "mini"}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        (b"{oops", "JSONDecodeError"),
+        (b"[]", "the metadata are a list"),
+        (b"null", "the metadata are a NoneType"),
+        (b"[" * 100_000, "RecursionError"),
+        (b"\xff\xfe\xfd", "UnicodeDecodeError"),
+        (b"{}", "the format is None"),
+        (b'{"format": true}', "the format is True"),
+        (b'{"format": "1"}', "the format is '1'"),
+        (b'{"format": 0}', "the format is 0"),
+        (b'{"format": 1}', "the fingerprint is None"),
+        (b'{"format": 1, "fingerprint": "0"}', "the facts are a NoneType"),
+        (b'{"format": 1, "fingerprint": 0, "facts": {}}', "the fingerprint is 0"),
+        (b'{"format": 1, "fingerprint": "0", "facts": ["model"]}', "the facts are a list"),
+        (b'{"format": 1, "fingerprint": "0", "facts": {"model": 5}}', "the fact model is a int"),
+        (b'{"format": 1, "fingerprint": "0", "facts": {"encoder": []}}', "the fact encoder is a list"),
+        (b'{"format": 1, "fingerprint": "0", "facts": {"ref": "main"}}', "there is no revision of main"),
+    ],
+)
+def test_metadata_that_are_broken_are_named_and_passed_over(tmp_path, caplog, metadata, named):
+    path = arrow(
+        tmp_path / "toy" / "bad",
+        {b"recbole_llminit": metadata},
+        item_id=["a"],
+        text_hash=["0"],
+        embedding=pa.array([[1, 2]], pa.list_(pa.float32(), 2)),
+    )
+    write(tmp_path / "toy" / "good", ["a"], np.float32([[1, 1]]))
+    assert [info.path.name for info in list_stores(tmp_path, "toy")] == ["good"]
+    assert "passed over: " in caplog.text
+    assert str(path) in caplog.text
+    assert "toy/good" in describe_stores(tmp_path)
+    for use in (read_embeddings, read_rows, compact, lambda folder: write(folder, ["b"], np.float32([[1, 1]]))):
+        with pytest.raises(LLMInitError, match=f"{path} cannot be read .*{named}.*encode again"):
+            use(path.parent)
+    assert visible(path.parent) == ["part-00000.arrow"]
+
+
+@pytest.fixture
+def bounded():
+    """End the process where it waits for a pipe."""
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+def make_socket(path):
+    # Its own name may be at most 107 bytes long.
+    here = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (os.mkfifo, "is a pipe or a device"),
+        (make_socket, "is a pipe or a device"),
+        (lambda path: path.mkdir(), "is a folder"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device"),
+        (lambda path: path.symlink_to("nowhere"), "vanish"),
+        (lambda path: path.touch(), "cannot be read"),
+    ],
+    ids=["pipe", "socket", "folder", "device", "dangling", "empty"],
+)
+@pytest.mark.usefixtures("bounded")
+def test_what_is_no_file_is_named_and_passed_over(tmp_path, caplog, make, named):
+    folder = tmp_path / "toy" / "bad"
+    folder.mkdir(parents=True)
+    make(folder / "part-00000.arrow")
+    write(tmp_path / "toy" / "good", ["a"], np.float32([[1, 1]]))
+    assert [info.path.name for info in list_stores(tmp_path)] == ["good"]
+    assert "passed over: " in caplog.text
+    assert "toy/bad" in caplog.text
+    assert "toy/good" in describe_stores(tmp_path)
+    for use in (read_embeddings, read_rows, compact):
+        with pytest.raises(LLMInitError, match=f"toy/bad.*{named}"):
+            use(folder)
+
+
+def test_shards_of_others_in_the_cache(tmp_path, caplog):
+    embedding = pa.array([[1, 2]], pa.list_(pa.float32(), 2))
+    arrow(tmp_path / "toy" / "theirs", item_id=["a"], embedding=embedding)
+    assert list_stores(tmp_path) == []
+    assert "toy/theirs/part-00000.arrow has no facts about its encoder" in caplog.text
+    assert by_token(read_embeddings(tmp_path / "toy" / "theirs")) == {"a": [1, 2]}
+    with pytest.raises(LLMInitError, match="part-00000.arrow has no column text_hash"):
+        compact(tmp_path / "toy" / "theirs")
+    arrow(tmp_path / "toy" / "theirs", item_id=["a", "b"], text_hash=["0", "1"], embedding=[[1.0], [2.0]])
+    with pytest.raises(LLMInitError, match="has no facts about its encoder"):
+        compact(tmp_path / "toy" / "theirs", ["a"])
+    assert by_token(read_embeddings(tmp_path / "toy" / "theirs")) == {"a": [1], "b": [2]}
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.float32()), pa.list_(pa.float32(), 0), pa.list_(pa.int8(), 0), pa.float32(), None], ids=str
+)
+def test_a_store_whose_embedding_changed_is_passed_over(tmp_path, caplog, kind):
+    columns = {"embedding": pa.array([1 if pa.types.is_floating(kind) else []], kind)} if kind else {}
+    header = {b"recbole_llminit": json.dumps(GOOD_HEADER).encode()}
+    arrow(tmp_path / "toy" / "bad", header, item_id=["a"], text_hash=["0"], **columns)
+    write(tmp_path / "toy" / "good", ["a"], np.float32([[1, 1]]))
+    assert [info.path.name for info in list_stores(tmp_path)] == ["good"]
+    assert "toy/bad/part-00000.arrow" in caplog.text
+
+
+def test_a_second_shard_that_is_broken_does_not_stop_the_table(tmp_path, caplog):
+    write(tmp_path / "toy" / "bad", ["a"], np.float32([[1, 1]]))
+    write(tmp_path / "toy" / "bad", ["b"], np.float32([[1, 1]])).write_bytes(b"half")
+    write(tmp_path / "toy" / "good", ["a"], np.float32([[1, 1]]))
+    drawn = describe_stores(tmp_path)
+    assert ("toy/good" in drawn, "toy/bad" in drawn) == (True, False)
+    assert "toy/bad/part-00001.arrow cannot be read" in caplog.text
+
+
+def test_a_store_that_vanishes_while_it_is_merged(tmp_path, monkeypatch):
+    write(tmp_path / "s", ["a"], np.float32([[1, 1]]))
+    write(tmp_path / "s", ["b"], np.float32([[1, 1]]))
+    read = store._read_shard
+
+    def deleted_before(path, *arguments, **options):
+        shutil.rmtree(path.parent)
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(store, "_read_shard", deleted_before)
+    with pytest.raises(LLMInitError, match="is it being deleted"):
+        compact(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_folders_that_the_system_refuses(tmp_path, name):
+    assert list_stores(tmp_path / name) == []
+    assert list_stores(tmp_path, name) == []
+    with pytest.raises(LLMInitError, match="there are no vectors at"):
+        read_embeddings(tmp_path / name)
+    with pytest.raises(LLMInitError, match="cannot be written"):
+        write(tmp_path / name, ["a"], np.float32([[1, 1]]))
+
+
+def test_opening_a_store_reads_no_vector(tmp_path):
+    """What is validated does not grow with the vectors: 100 MB of them, in a few pages."""
+    write(tmp_path / "narrow", [str(number) for number in range(50_000)], np.zeros((50_000, 1), np.float16))
+    write(tmp_path / "wide", [str(number) for number in range(50_000)], np.zeros((50_000, 1024), np.float16))
+    code = """if True:
+        import resource, sys
+        from recbole_llminit.files import read_embeddings
+        peaks = []
+        for folder in sys.argv[1:]:
+            found = read_embeddings(folder)
+            peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(found.width, len(found.tokens), peaks[1] - peaks[0])
+    """
+    command = [sys.executable, "-c", code, str(tmp_path / "narrow"), str(tmp_path / "wide")]
+    child = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    width, count, kilobytes = map(int, child.stdout.split())
+    assert (width, count) == (1024, 50_000)
+    assert kilobytes < 40_000
