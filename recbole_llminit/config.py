@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import importlib
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from pathlib import Path
@@ -16,12 +17,21 @@ import yaml
 
 from recbole_llminit import compat, distributed
 from recbole_llminit.aggregation import Aggregation
-from recbole_llminit.encode_options import LLM_KEYS, EncodeOptions
+from recbole_llminit.encode_options import LLM_KEYS, EncodeOptions, check_dataset_name
 from recbole_llminit.encoding import encode_items
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.initializer import Missing
+from recbole_llminit.initializer import LEAST_DEVIATION, Missing
 from recbole_llminit.ranks import LAUNCH_KEYS, Ranks
-from recbole_llminit.settings import check_files, is_none, parse_arguments, unknown_key
+from recbole_llminit.reading import exists, reason
+from recbole_llminit.settings import (
+    as_paths,
+    is_none,
+    parse_arguments,
+    read_settings,
+    read_values,
+    read_yaml,
+    unknown_key,
+)
 from recbole_llminit.strategy import Scale, Strategy, get_strategy, nearest, strategy_names, suggest
 from recbole_llminit.support import list_models
 from recbole_llminit.tables import Side
@@ -35,6 +45,15 @@ from recbole.utils import ModelType  # noqa: E402
 from recbole.utils import get_model as get_stock_model  # noqa: E402
 
 from recbole_llminit import models  # noqa: E402
+from recbole_llminit.recbole_keys import (  # noqa: E402
+    check_together,
+    check_values,
+    describe_given,
+    keys_read_anywhere,
+    nearest_key,
+    readers_of,
+    unknown_recbole_key,
+)
 
 # The import registers a module's strategies, in the order of lists and messages.
 for _module in ("selection", "projection", "auto", "control"):
@@ -79,12 +98,15 @@ class Config(recbole.config.Config):
         Wins over the files. It is not changed.
     arguments : sequence of str, optional
         Command-line arguments ``--key=value``; they win over files and dictionary.
+    lenient : bool
+        Whether a key that no model of RecBole's reads is let be, as for a model class of the user's own.
 
     Raises
     ------
     LLMInitError
-        If an argument is not ``--key=value`` or nearly one of RecBole's keys, or an ``init_*`` or ``llm_*`` key or its
-        value is unknown.
+        If an argument is not ``--key=value``, a file is not YAML, a key is unknown, or a value cannot be one of its
+        key. Texts are never evaluated, as RecBole does: what is a literal is read as one (`read_value
+        <recbole_llminit.settings.read_value>`).
 
     Notes
     -----
@@ -99,52 +121,74 @@ class Config(recbole.config.Config):
         config_file_list: Sequence[str | Path] | None = None,
         config_dict: Mapping[str, Any] | None = None,
         arguments: Sequence[str] = (),
+        *,
+        lenient: bool = False,
     ) -> None:
-        self._arguments = arguments
-        check_files(config_file_list or ())
+        self._arguments, self._lenient = arguments, lenient
         try:
-            super().__init__(model, dataset, config_file_list, copy.deepcopy(dict(config_dict or {})))
+            super().__init__(model, dataset, as_paths(config_file_list or ()), copy.deepcopy(dict(config_dict or {})))
         except LLMInitError:
             raise
-        except ValueError as error:
-            raise LLMInitError(f"RecBole refuses the configuration: {error}") from error
-        except yaml.YAMLError as error:
-            files = ", ".join(str(path) for path in config_file_list or ())
-            raise LLMInitError(f"a configuration file is not YAML ({files}: {error})") from error
-        del self._arguments
+        except Exception as error:
+            # RecBole raises what its insides happen to raise over a value.
+            given = describe_given(self, getattr(self, "external_config_dict", ()))
+            raise LLMInitError(
+                f"RecBole refuses the configuration ({reason(error)}): check the values of its keys, lists as "
+                f"[Recall, NDCG]{given}"
+            ) from error
+        del self._arguments, self._lenient
         InitOptions.from_config(self)
-        self._refuse_misspelt()
+        check_together(self.final_config_dict, of_recbole=is_own_or_recboles(self.model_class))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A checkpoint of several processes opens in one.
         alone = {} if self["single_spec"] else {"single_spec": True, "local_rank": 0, **dict.fromkeys(LAUNCH_KEYS)}
         state = {**self.__dict__, "final_config_dict": {**self.final_config_dict, **alone}}
-        return object.__new__, (recbole.config.Config,), state
+        # Of all that pickle can call this does the least, and stock RecBole needs nothing of ours to read it.
+        return copyreg._reconstructor, (recbole.config.Config, object, None), state  # type: ignore[attr-defined]
+
+    def _load_config_files(self, file_list: Sequence[Path]) -> dict[str, Any]:
+        return read_settings(file_list, ())
 
     def _load_cmd_line(self) -> dict[str, Any]:
-        return self._convert_config_dict(parse_arguments(self._arguments))
+        return self._convert_config_dict(dict(parse_arguments(self._arguments)))
 
     def _convert_config_dict(self, config_dict: dict[str, Any]) -> dict[str, Any]:
-        # RecBole evaluates the text of a value as Python; values of our keys stay the text they are.
-        ours = {key: value for key, value in config_dict.items() if str(key).startswith(_PREFIXES)}
-        converted: dict[str, Any] = super()._convert_config_dict(
-            {key: value for key, value in config_dict.items() if key not in ours}
-        )
-        return {**converted, **ours}
+        # RecBole evaluates the text of a value as Python. Values of our keys stay the text they are.
+        return read_values(config_dict, but=_PREFIXES)
 
-    def _refuse_misspelt(self) -> None:
-        """Raise for an argument that is no key of RecBole's but nearly one: RecBole never reads it."""
+    def _get_final_config_dict(self) -> dict[str, Any]:
+        self._refuse_unknown()
+        check_values(self.external_config_dict, self.internal_config_dict)
+        found: dict[str, Any] = super()._get_final_config_dict()
+        return found
+
+    def _refuse_unknown(self) -> None:
+        """Raise for a key that nothing reads; one that other models read is an error as an argument alone."""
+        own = not is_own_or_recboles(self.model_class)
         known = self.known_keys()
-        for key in self.cmd_config_dict.keys() - known - {"model", "dataset"}:
-            match = nearest_key(key, known)
-            if match:
-                raise LLMInitError(f"the argument --{key} is unknown: did you mean --{match}?")
+        for key in self.unread_keys():
+            argument = key in self.cmd_config_dict
+            if own or self._lenient:
+                wrong = (argument or self._lenient) and nearest_key(key, known) is not None
+            else:
+                wrong = argument or not readers_of(key)
+            if wrong:
+                raise unknown_recbole_key(key, known, self.model)
+
+    def unread_keys(self) -> list[str]:
+        """Return the keys given that nothing of RecBole or this package reads for the model."""
+        given = self.external_config_dict.keys() - self.known_keys()
+        # InitOptions knows more of its own.
+        return sorted(key for key in given if not key.replace("-", "_").lower().startswith(_PREFIXES))
 
     def known_keys(self) -> set[str]:
         """Return the keys that RecBole, the model and this package read; a model of one's own may read others."""
-        known = {*KEYS, *self.internal_config_dict, *(key for keys in self.parameters.values() for key in keys)}
+        listed = {key for keys in self.parameters.values() for key in keys}
+        of_code = keys_read_anywhere(self.model, self.external_config_dict.get("transform"))
         # RecBole lists config_file among its keys and reads it nowhere.
-        return known - {"config_file"} | {"config_files", "resume", "drop_train", *LAUNCH_KEYS}
+        known = {*KEYS, *self.internal_config_dict, *listed, *of_code} - {"config_file"}
+        return known | {"model", "dataset", "config_files", "resume", "drop_train", *LAUNCH_KEYS, "local_rank"}
 
     def _load_internal_config_dict(self, model: str, model_class: type, dataset: str) -> None:
         super()._load_internal_config_dict(model, model_class, dataset)
@@ -159,18 +203,21 @@ class Config(recbole.config.Config):
             raise LLMInitError(
                 f"no {lacking} is given: pass {lacking}, set it in a YAML file, or give --{lacking}=NAME"
             )
+        check_dataset_name(dataset)
         found: tuple[str, type, str] = super()._get_model_and_dataset(resolve_model_class(model), dataset)
         return found
 
 
-def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the known key that an unknown one is nearly, if there is one: RecBole accepts any, and never reads it."""
-    return nearest(key.replace("-", "_"), known, cutoff=0.85)
+def is_own_or_recboles(model_class: type) -> bool:
+    """Whether a model class is RecBole's or this package's, so that all keys it reads are known."""
+    return model_class.__module__.startswith(("recbole.", "recbole_llminit."))
 
 
 def resolve_model_class(model: str | type) -> type:
     """Return the stock class of a RecBole model's name, a dotted path ``package.module.Class``, or a model class."""
     found: Any
+    if not isinstance(model, str | type):
+        raise LLMInitError(f"the model is {model!r}, a {type(model).__name__}: expected a name, a class or its path")
     if not isinstance(model, str):
         # A user's subclass of one of ours inherits the attribute, and is itself what the user wants.
         found = vars(model).get("stock_class", model)
@@ -178,9 +225,11 @@ def resolve_model_class(model: str | type) -> type:
         module_name, _, class_name = model.rpartition(".")
         try:
             found = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
+        except (Exception, SystemExit) as error:
+            # The module is the user's own and may raise anything.
             raise LLMInitError(
-                f"the model {model!r} cannot be imported ({error}): expected package.module.Class on the Python path"
+                f"the model {model!r} cannot be imported ({reason(error)}): expected package.module.Class on the "
+                f"Python path"
             ) from error
     elif model in models.__all__:
         found = getattr(models, model)
@@ -241,7 +290,7 @@ class InitOptions:
             If a key or value is unknown, or the model has nothing to initialise.
         """
         name = config["init_strategy"]
-        _refuse_unknown_keys(config, strict=not is_none(name))
+        _refuse_unknown_keys(config, strict=not is_none(name) or is_own_or_recboles(config.model_class))
         strategy = None
         if not is_none(name):
             if not isinstance(name, str):
@@ -266,6 +315,8 @@ class InitOptions:
                 f"{', '.join(get_args(Aggregation))} or none (in a comparison for that start)"
             )
         path = config["llm_embedding"]
+        if path == "":
+            raise LLMInitError("llm_embedding is empty: give the path of vectors, or leave it out to make them")
         return cls(
             strategy=strategy,
             scale=_scale(config["init_scale"]),
@@ -309,7 +360,7 @@ class InitOptions:
             If there is nothing at the path given, or vectors cannot be made.
         """
         if self.embedding is not None:
-            if not self.embedding.exists():
+            if not exists(self.embedding):
                 raise LLMInitError(
                     f"llm_embedding is {self.embedding}, and nothing is there (looked in {Path.cwd()}): check the "
                     f"path, or leave it out to make the vectors from the item texts"
@@ -349,9 +400,8 @@ def _mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
     value = config[key]
     if isinstance(value, str) and not is_none(value):
         try:
-            # As in a file: RecBole's loader reads 1e-3 as a number, YAML's own does not.
-            value = yaml.load(value, Loader=config.yaml_loader)  # noqa: S506  a FullLoader makes no objects
-        except yaml.YAMLError as error:
+            value = read_yaml(value)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise LLMInitError(f"{key} is {value!r}, which is not YAML: write it as {{key: value}}") from error
     if is_none(value):
         return {}
@@ -374,9 +424,11 @@ def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -
 def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path:
     choices = (*get_args(Aggregation), "none")
     value = config["init_user"]
+    if value == "":
+        raise LLMInitError(f"init_user is empty: expected {', '.join(choices)}, or the path of the users' own vectors")
     if isinstance(value, (str, Path)) and value not in choices and not is_none(value):
         path = Path(value).expanduser()
-        if path.exists():
+        if exists(path):
             return path
         if path.suffix or len(path.parts) > 1:
             raise LLMInitError(
@@ -398,6 +450,8 @@ def _scale(value: Any) -> Scale | None:
         number = math.nan
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise LLMInitError(f"init_scale is {value!r}: expected raw, model, score or a number above 0")
+    if number < LEAST_DEVIATION:
+        raise LLMInitError(f"init_scale is {value!r}, at which every score is 0: expected a number such as 0.05")
     return number
 
 

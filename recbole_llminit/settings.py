@@ -1,15 +1,125 @@
-"""Settings read without RecBole: YAML files and ``--key=value`` arguments."""
+"""Settings read without RecBole: YAML files, ``--key=value`` arguments, and the values in them.
+
+No value is evaluated: what is written as a literal is read as one, everything else is text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ast
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.reading import foreign_reader, require_file
 from recbole_llminit.strategy import suggest
+
+_LARGEST_FILE = 1 << 20
+_MOST_VALUES = 100_000
+_LITERALS = (str, int, float, bool, list, tuple, dict, type(None))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as RecBole reads it: ``1e-3`` is a number, and tuples may be written."""
+
+
+# Source: Config._build_yaml_loader in recbole/config/configurator.py.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^(?:
+         [-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+        |\.[0-9_]+(?:[eE][-+][0-9]+)?
+        |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+\.[0-9_]*
+        |[-+]?\.(?:inf|Inf|INF)
+        |\.(?:nan|NaN|NAN))$""",
+        re.X,
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:python/tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True))
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Read a YAML text; aliases may repeat what was said, but not without bound.
+
+    Raises
+    ------
+    yaml.YAMLError
+        If it is not YAML, holds a tag that makes an object, an alias of itself, or aliases that make too much of it.
+    RecursionError
+        If it is nested too deeply.
+    """
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count_values(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"it makes more than {_MOST_VALUES:,} values, those of an alias each time")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
+    """Count the values below a node as they would be printed, those of an alias each time."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counted:
+        # While it is counted; an alias of itself is none.
+        counted[id(node)] = 0
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        counted[id(node)] = 1 + sum(_count_values(part, counted) for part in inner)
+    if not counted[id(node)]:
+        raise yaml.YAMLError("an alias names what it stands in")
+    return counted[id(node)]
+
+
+def read_value(text: str) -> Any:
+    """Read the text of an argument: a Python literal, a YAML list or mapping, ``true`` or ``false``, or text."""
+    try:
+        value = ast.literal_eval(text)
+        return value if isinstance(value, _LITERALS) else text
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        pass
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if text[:1] in ("[", "{"):
+        try:
+            return read_yaml(text)
+        except (yaml.YAMLError, RecursionError, ValueError):
+            return text
+    return text
+
+
+def read_values(settings: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return settings with the texts among their values read, as `read_value`.
+
+    Parameters
+    ----------
+    settings : mapping
+        Keys and values; values that are no texts stay as they are.
+    but : tuple of str
+        How keys begin whose texts stay texts.
+    """
+    for key in settings:
+        _check_key(key, "the configuration")
+    return {
+        key: read_value(value) if isinstance(value, str) and not key.startswith(but) else value
+        for key, value in settings.items()
+    }
+
+
+def _check_key(key: Any, where: object) -> None:
+    if not isinstance(key, str):
+        raise LLMInitError(f"{where} has the key {key!r}, a {type(key).__name__}: expected keys that are texts")
 
 
 def is_none(value: Any) -> bool:
@@ -41,11 +151,27 @@ def unknown_key(key: str, known: Sequence[str]) -> LLMInitError:
     return LLMInitError(f"the key {key!r} is unknown{suggest(normalized, known)} ({', '.join(known)})")
 
 
-def check_files(paths: Sequence[str | Path]) -> None:
-    """Raise `LLMInitError` where a configuration file is not there."""
-    for path in paths:
-        if not Path(path).is_file():
-            raise LLMInitError(f"there is no configuration file {path} (looked in {Path.cwd()})")
+def read_yaml_file(path: str | Path) -> dict[str, Any]:
+    """Return the settings of a YAML file; none for an empty one.
+
+    Raises
+    ------
+    LLMInitError
+        If it is not there, is not YAML, is larger than 1 MB, or holds no mapping of texts.
+    """
+    path = Path(path)
+    require_file(path, "a configuration file")
+    with foreign_reader(path, "a configuration in YAML, lines of key: value"):
+        if path.stat().st_size > _LARGEST_FILE:
+            raise LLMInitError(f"{path} has {path.stat().st_size:,} bytes: expected a configuration, of 1 MB at most")
+        content = read_yaml(path.read_text(encoding="utf-8"))
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise LLMInitError(f"{path} holds a {type(content).__name__}: expected lines of key: value")
+    for key in content:
+        _check_key(key, path)
+    return content
 
 
 def read_settings(paths: Sequence[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
@@ -56,14 +182,20 @@ def read_settings(paths: Sequence[str | Path], arguments: Sequence[str]) -> dict
     LLMInitError
         If a file is not there or holds no mapping, or an argument is not ``--key=value``.
     """
-    check_files(paths)
     settings: dict[str, Any] = {}
-    for path in paths:
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise LLMInitError(f"{path} is not YAML ({error})") from error
-        if not isinstance(content, dict | None):
-            raise LLMInitError(f"{path} holds a {type(content).__name__}: expected lines of key: value")
-        settings.update(content or {})
+    for path in as_paths(paths):
+        settings.update(read_yaml_file(path))
     return {**settings, **parse_arguments(arguments)}
+
+
+def as_paths(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the paths of configuration files.
+
+    Raises
+    ------
+    LLMInitError
+        If it is one path in the place of a list of them.
+    """
+    if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
+        raise LLMInitError(f"config_file_list is {paths!r}: expected a list of paths")
+    return [Path(path) for path in paths]

@@ -1,9 +1,14 @@
+import contextlib
 import copy
+import os
 import pickle
+import re
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+import recbole
 import recbole.config
 import torch
 import yaml
@@ -14,8 +19,31 @@ from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.model import with_llm_init
 from recbole_llminit.selection import Uniform, Variance
-from recbole_llminit.settings import parse_arguments
+from recbole_llminit.settings import parse_arguments, read_value
+from tests.all_models import MODELS, settings_of, stand_ins
 from tests.stock import stock_config
+
+# Made by RecBole's configuration itself.
+SET_BY_RECBOLE = {
+    "device",
+    "single_spec",
+    "eval_type",
+    "MODEL_TYPE",
+    "MODEL_INPUT_TYPE",
+    "valid_neg_sample_args",
+    "test_neg_sample_args",
+}
+# Made by its transforms and datasets, and put into the configuration.
+SET_BY_RECBOLE |= {
+    "MASK_INDEX",
+    "MASK_ITEM_SEQ",
+    "POS_ITEMS",
+    "NEG_ITEMS",
+    "CROP_ITEM_SEQ",
+    "CROP_ITEM_SEQ_LEN",
+    "INVERSE_ITEM_SEQ",
+    "REORDER_ITEM_SEQ",
+}
 
 
 def options(**settings):
@@ -174,9 +202,19 @@ def test_unknown_init_key(key):
     refused(rf"the key '{key}' is unknown: did you mean 'init_strategy'\?", **{key: "var"})
 
 
+class OwnModel(BPR):
+    """A model of the user's own, which may read any key."""
+
+
 def test_a_models_own_init_key_is_no_mistake_in_a_stock_run():
-    assert Config("BPR", "ml-100k", config_dict={"init_std": 0.1, 7: "seven"})["init_std"] == 0.1
-    refused("the key 'init_std' is unknown", init_std=0.1, init_strategy="var")
+    assert Config(OwnModel, "ml-100k", config_dict={"init_std": 0.1})["init_std"] == 0.1
+    refused("the key 'init_std' is unknown", init_std=0.1)
+    refused("the key 'init_std' is unknown", model=OwnModel, init_std=0.1, init_strategy="var")
+
+
+def test_keys_are_texts():
+    with pytest.raises(LLMInitError, match="has the key 7, a int: expected keys that are texts"):
+        Config("BPR", "ml-100k", config_dict={7: "seven"})
 
 
 def test_unknown_llm_key():
@@ -191,6 +229,7 @@ def test_values_that_are_refused():
     refused("init_scale is -1", init_scale=-1)
     refused("init_scale is nan", init_scale=float("nan"))
     refused("init_scale is True", init_scale=True)
+    refused("init_scale is 1e-300, at which every score is 0", init_scale=1e-300)
     refused(r"init_user 'means' is unknown: did you mean 'mean'\? \(mean, degree, idf, none\)", init_user="means")
     refused(r"init_missing 'keep' is unknown \(model, mean, error\)", init_missing="keep")
     refused(r"init_args is \[1\]: expected a mapping", init_strategy="var", init_args=[1])
@@ -223,11 +262,204 @@ def test_arguments_recbole_would_ignore(argument):
     ],
 )
 def test_arguments_that_are_nearly_recboles(argument, meant):
-    refused(rf"the argument --{argument} is unknown: did you mean --{meant}\?", arguments=[f"--{argument}=1"])
+    refused(rf"the key '{argument}' is unknown.*: did you mean '{meant}'\?", arguments=[f"--{argument}=1"])
+    refused(rf"the key '{argument}' is unknown.*: did you mean '{meant}'\?", **{argument: 1})
+    refused(
+        rf"the key '{argument}' is unknown.*: did you mean '{meant}'\?", model=OwnModel, arguments=[f"--{argument}=1"]
+    )
 
 
-def test_arguments_of_ones_own_are_taken():
-    assert Config("BPR", "ml-100k", arguments=["--my_models_width=7"])["my_models_width"] == 7
+def test_keys_that_nothing_reads():
+    refused(
+        "the key 'foo_bar_baz' is unknown, nothing of RecBole's reads it: leave it out", arguments=["--foo_bar_baz=2"]
+    )
+    refused("the key 'foo_bar_baz' is unknown", foo_bar_baz=2)
+    config = Config(OwnModel, "ml-100k", arguments=["--my_models_width=7"], config_dict={"epoch": 3})
+    assert config["my_models_width"] == 7
+    assert config.unread_keys() == ["epoch", "my_models_width"]
+
+
+def test_keys_of_other_models():
+    refused(
+        r"BPR does not read n_facet_emb \(SASRecCPR read it\)|BPR does not read n_facet_emb",
+        arguments=["--n_facet_emb=2"],
+    )
+    shared = Config("BPR", "ml-100k", config_dict={"n_layers": 3, "require_pow": True})
+    assert shared.unread_keys() == ["n_layers"]
+    assert Config("LightGCN", "ml-100k", config_dict={"n_layers": 3}).unread_keys() == []
+
+
+def keys_read_in(path):
+    """What a file of RecBole's asks of a configuration."""
+    return set(re.findall(r"""config\[\s*["'](\w+)["']\s*\]""", path.read_text())) - SET_BY_RECBOLE
+
+
+def test_every_key_that_recboles_code_reads_is_known():
+    package = Path(recbole.__file__).parent
+    data = [path for part in ("data", "evaluator") for path in (package / part).rglob("*.py")]
+    shared = {key for path in data if path.stem != "decisiontree_dataset" for key in keys_read_in(path)}
+    assert {"encoding", "mask_ratio", "tail_ratio", "load_col"} <= shared
+    wrong = {}
+    for name, (family, model_class) in MODELS.items():
+        if family in ("exlib",) or name == "SGCL":
+            continue
+        path = package / f"{model_class.__module__.removeprefix('recbole.').replace('.', '/')}.py"
+        with stand_ins():
+            settings = {key: value for key, value in settings_of(name).items() if key not in ("dataset", "data_path")}
+            config = Config(model_class, "ml-100k", config_dict={**settings, "transform": "mask_itemseq"})
+        # The networks inside KD_DAGFM have configurations of their own.
+        unknown = shared | keys_read_in(path) - (
+            config.known_keys() | ({"cin", "feature_num"} if name == "KD_DAGFM" else set())
+        )
+        unknown -= config.known_keys()
+        if unknown:
+            wrong[name] = unknown
+    assert wrong == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("epochs", "", "a whole number from 1 on"), ("epochs", 0, "from 1 on"), ("epochs", 2.5, "from 1 on"),
+        ("epochs", "three", "from 1 on"), ("epochs", True, "from 1 on"), ("seed", "abc", "a whole number from 0 to"),
+        ("seed", -1, "from 0"), ("seed", 2**32, "from 0 to 4294967295"), ("embedding_size", 0, "a whole number from 1 on"),
+        ("embedding_size", 8.5, "a whole number from 1 on"), ("embedding_size", "wide", "a number"),
+        ("learning_rate", "fast", "a number"), ("learning_rate", 0, "a number above 0"),
+        ("learning_rate", float("nan"), "a number"), ("worker", -1, "from 0 on"), ("train_batch_size", 0, "from 1 on"),
+        ("eval_batch_size", [1], "from 1 on"), ("stopping_step", -1, "from 0 on"), ("topk", 0, "a whole number above 0, or a list"),
+        ("topk", [10, "a"], "above 0, or a list"), ("topk", None, "above 0, or a list"), ("metrics", [], r"names such as \[Recall"),
+        ("metrics", ["Foo"], "which RecBole does not know"), ("metrics", "Recal", "did you mean 'recall'"),
+        ("learner", "adan", "did you mean 'adam'"), ("eval_args", "full", "a mapping"), ("load_col", [1], "a mapping"),
+        ("eval_args", {"splt": {"LS": "valid_and_test"}}, "did you mean 'split'"), ("shuffle", "maybe", "True or False"),
+        ("checkpoint_dir", 5, "a text"), ("data_path", ["a"], "a text"), ("valid_metric", 5, "a text"),
+        ("benchmark_filename", "train", "a list"), ("normalize_all", "yes", "True or False"), ("clip_grad_norm", 5, "a mapping"),
+    ],
+)  # fmt: skip
+def test_values_that_recbole_would_find_out_late(key, value, expected):
+    refused(f"{key}.*{expected}", **{key: value})
+
+
+@pytest.mark.parametrize("value", ["foo@1", "NDCG@7", "NDCG", "AUC", "Precision@"])
+def test_a_validation_metric_that_is_not_computed(value):
+    refused(f"valid_metric is {value}, and it is none of metrics", valid_metric=value)
+
+
+def test_validation_metrics_that_are_computed():
+    for metrics, named in ((["NDCG"], "ndcg@10"), (["Recall", "GAUC"], "GAUC"), ("MRR", "MRR@10")):
+        assert (
+            Config("BPR", "ml-100k", config_dict={"metrics": metrics, "valid_metric": named})["valid_metric"] == named
+        )
+
+
+def test_the_teacher_of_kd_dagfm_is_not_evaluated():
+    refused("teacher is .*expected one of CrossNet, CIN", model="KD_DAGFM", teacher="__import__('os').getpid()")
+
+
+EVIL = "__import__('pathlib').Path('canary').touch()"
+
+
+@pytest.mark.parametrize(
+    "key", ["epochs", "data_path", "nproc", "drop_train", "metrics", "eval_args", "init_args", "llm_prompt"]
+)
+def test_no_value_is_evaluated(key, tmp_path):
+    for given in ({"arguments": [f"--{key}={EVIL}"]}, {"config_dict": {key: EVIL}}, {"config_dict": {key: [EVIL]}}):
+        with contextlib.suppress(LLMInitError):
+            Config("BPR", "ml-100k", **given)
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({key: EVIL}))
+    with contextlib.suppress(LLMInitError):
+        Config("BPR", "ml-100k", [tmp_path / "a.yaml"])
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("[Recall, NDCG]", ["Recall", "NDCG"]), ("{split: {LS: valid_and_test}}", {"split": {"LS": "valid_and_test"}}),
+        ("{'RS': [0.8, 0.1, 0.1]}", {"RS": [0.8, 0.1, 0.1]}), ("1e-3", 0.001), ("-7", -7), ("None", None), ("true", True),
+        ("False", False), ("(1, 2)", (1, 2)), ("2**10", "2**10"), ("1/3", "1/3"), ("max", "max"), ("", ""), ("null", "null"),
+        ("[1e-3, a]", [0.001, "a"]), ("b'x'", "b'x'"), ("[" * 10_000, "[" * 10_000), ("-" * 100_000 + "1", "-" * 100_000 + "1"),
+    ],
+)  # fmt: skip
+def test_literals_are_read_and_everything_else_is_text(text, value):
+    assert read_value(text) == value
+    assert type(read_value(text)) is type(value)
+
+
+def test_lists_and_mappings_of_yaml_on_the_command_line():
+    given = [
+        "--metrics=[Recall, NDCG]",
+        "--eval_args={split: {LS: valid_and_test}, order: TO}",
+        "--valid_metric=NDCG@10",
+    ]
+    config = Config("BPR", "ml-100k", arguments=given)
+    assert config["metrics"] == ["Recall", "NDCG"]
+    assert config["eval_args"]["split"] == {"LS": "valid_and_test"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("just a text", "holds a str: expected lines of key: value"),
+        ("[1, 2]", "holds a list"),
+        ("5: 3", "has the key 5, a int"),
+        ("[" * 2000, "cannot be read"),
+        ("a: &a [1]\nb: " + "[" * 2000 + "]" * 2000, "RecursionError"),
+        ("a: &a [*a]", "an alias names what it stands in"),
+        ("a: !!python/object/apply:os.getpid []", "cannot be read"),
+        (
+            "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]),
+            "100,000 values",
+        ),
+        ("a: " + "x" * 1_100_000, "of 1 MB at most"),
+    ],
+    ids=["text", "list", "number", "open", "deep", "itself", "object", "bomb", "large"],
+)
+def test_files_that_are_no_configuration(text, message, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(LLMInitError, match=f"a.yaml.*{message}"):
+        Config("BPR", "ml-100k", [tmp_path / "a.yaml"])
+
+
+def test_an_empty_file_and_aliases_are_configurations(tmp_path):
+    (tmp_path / "a.yaml").write_text("")
+    (tmp_path / "b.yaml").write_text("mlp_hidden_size: &sizes [8, 8]\nmetrics: &m [NDCG]\nvalid_metric: NDCG@10\n")
+    config = Config("NeuMF", "ml-100k", [tmp_path / "a.yaml", tmp_path / "b.yaml"])
+    assert (config["mlp_hidden_size"], config["metrics"]) == ([8, 8], ["NDCG"])
+
+
+def test_what_is_no_file_of_settings(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, message in (
+        (tmp_path / "pipe", "is a pipe or a device"),
+        ("/dev/zero", "is a pipe or a device"),
+        (tmp_path, "is a folder"),
+        ("x" * 300, "there is no x"),
+        ("a\0b", "there is no a"),
+    ):
+        with pytest.raises(LLMInitError, match=message):
+            Config("BPR", "ml-100k", [path])
+    with pytest.raises(LLMInitError, match="config_file_list is 'a.yaml': expected a list of paths"):
+        Config("BPR", "ml-100k", "a.yaml")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "/etc", "", ".", "..", "x" * 300, "a\0b", 5, ["a"]])
+def test_names_of_datasets(name):
+    with pytest.raises(LLMInitError, match="dataset"):
+        Config("BPR", name)
+
+
+def test_a_model_that_is_no_name():
+    with pytest.raises(LLMInitError, match="the model is 5, a int"):
+        Config(config_dict={"model": 5, "dataset": "ml-100k"})
+
+
+@pytest.mark.parametrize("source", ["def broken(:", "1 / 0", "import nothing_of_that_name"])
+def test_a_module_of_ones_own_that_is_broken(source, tmp_path, monkeypatch):
+    name = f"broken_{abs(zlib.crc32(source.encode()))}"
+    (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(LLMInitError, match=f"the model '{name}.Mine' cannot be imported"):
+        resolve_model_class(f"{name}.Mine")
 
 
 def test_an_argument_given_twice():
@@ -290,7 +522,7 @@ def test_lacking_model_dataset_and_file():
         Config(dataset="ml-100k")
     with pytest.raises(LLMInitError, match="no dataset is given"):
         Config("BPR")
-    with pytest.raises(LLMInitError, match=r"there is no configuration file nowhere.yaml"):
+    with pytest.raises(LLMInitError, match=r"there is no nowhere.yaml .*expected a configuration file"):
         Config("BPR", "ml-100k", ["nowhere.yaml"])
 
 
@@ -326,7 +558,8 @@ def test_the_texts_of_a_dataset_are_where_recbole_looks():
 def test_a_file_that_is_not_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("a: b: c")
     with pytest.raises(
-        LLMInitError, match=r"a configuration file is not YAML \(.*a.yaml: mapping values are not allowed"
+        LLMInitError,
+        match=r"a.yaml cannot be read \(ScannerError: mapping values are not allowed.*expected a configuration",
     ):
         Config("BPR", "ml-100k", [tmp_path / "a.yaml"])
 
@@ -344,7 +577,7 @@ def test_a_model_of_ones_own_without_its_module():
 
 def test_what_recbole_refuses_is_an_error_of_one_line():
     with pytest.raises(
-        LLMInitError, match="RecBole refuses the configuration: train_neg_sample_args .* should be None"
+        LLMInitError, match="RecBole refuses the configuration .*train_neg_sample_args .* should be None"
     ):
         Config("SASRec", "ml-100k")
 

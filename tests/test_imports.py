@@ -9,8 +9,8 @@ import recbole_llminit
 
 PACKAGE = Path(recbole_llminit.__file__).parent
 # In the order of the data flow: a file imports only from those above it.
-ORDER = ["errors", "writing", "embeddings", "co_consumption", "strategy", "selection", "projection", "auto", "control", "aggregation", "tables", "spectrum", "freeze", "support", "settings", "store", "files", "item_text", "adjacency",
-         "encoder", "endpoint", "encode_options", "ranks", "encoding", "initializer", "compat", "distributed", "models", "config", "model", "cold_start", "quick_start", "registration", "inspection", "compare.evaluation", "compare.trial",
+ORDER = ["errors", "reading", "writing", "embeddings", "co_consumption", "strategy", "selection", "projection", "auto", "control", "aggregation", "tables", "spectrum", "freeze", "support", "settings", "store", "files", "item_text", "adjacency",
+         "encoder", "endpoint", "encode_options", "ranks", "encoding", "initializer", "checkpoint", "compat", "distributed", "models", "recbole_keys", "config", "model", "cold_start", "quick_start", "registration", "inspection", "compare.evaluation", "compare.trial",
          "compare.options", "compare.plan", "compare.grid", "compare.statistics", "compare.strata", "compare.report", "compare.figures", "compare.page", "compare.comparison", "cli", "__main__"]  # fmt: skip
 WITHOUT_RECBOLE = ORDER[: ORDER.index("compat")]
 
