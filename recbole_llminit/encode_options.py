@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ import pandas as pd
 import yaml
 
 from recbole_llminit.embeddings import examples
-from recbole_llminit.encoder import COMMIT, POOLINGS, PRECISIONS, EncoderSettings, hash_folder
+from recbole_llminit.encoder import COMMIT, POOLINGS, PRECISIONS, EncoderSettings, hash_folder, local_folder
 from recbole_llminit.endpoint import PREFIX, resolve_base_url
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.item_text import ItemTexts, read_item_texts
-from recbole_llminit.settings import is_none, read_settings, unknown_key
+from recbole_llminit.item_text import ItemTexts, is_utf8, read_item_texts
+from recbole_llminit.reading import exists, foreign_reader, is_file, is_folder
+from recbole_llminit.settings import is_none, read_settings, read_yaml, unknown_key
 from recbole_llminit.store import DEFAULT_CACHE
 from recbole_llminit.strategy import suggest
 
@@ -34,6 +36,7 @@ LLM_KEYS = (
     "llm_device",
     "llm_batch_size",
     "llm_base_url",
+    "llm_timeout",
     "llm_text_file",
     "llm_text_fields",
     "llm_text_template",
@@ -51,8 +54,30 @@ _RECBOLE_KEYS = (
     "show_progress",
 )
 _DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-_NOT_OF_THE_VECTORS = ("llm_device", "llm_batch_size", "llm_cache_dir")
+_NOT_OF_THE_VECTORS = ("llm_device", "llm_batch_size", "llm_timeout", "llm_cache_dir")
 _DECIDED_BY_THE_SERVICE = ("llm_revision", "llm_pooling", "llm_max_length", "llm_device")
+_OF_AN_ENDPOINT = ("llm_base_url", "llm_timeout")
+_LONGEST_NAME = 255
+_LONGEST_TIMEOUT = 86_400
+
+
+def check_dataset_name(name: Any) -> None:
+    """Raise `LLMInitError` for a dataset's name that is not the name of one folder.
+
+    The name becomes part of paths that are read and written: with a separator in it, it would lead out of the dataset's
+    and the cache's folder.
+    """
+    expected = "expected the name of a folder in data_path, such as ml-100k"
+    if not isinstance(name, str):
+        raise LLMInitError(f"dataset is {name!r}, a {type(name).__name__}: {expected}, put it in quotes")
+    if not is_utf8(name):
+        raise LLMInitError(f"dataset is {name!r}, which is no UTF-8 text: {expected}")
+    if name.strip() in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise LLMInitError(f"dataset is {name!r}: {expected}, and where it lies in data_path")
+    if len(name.encode()) > _LONGEST_NAME:
+        raise LLMInitError(
+            f"dataset is {name[:40]!r}..., {len(name.encode()):,} bytes long: {expected}, at most {_LONGEST_NAME} bytes"
+        )
 
 
 @dataclass(frozen=True)
@@ -115,22 +140,22 @@ class EncodeOptions:
             If a value is unknown, or two do not go together.
         """
         values = {key: None if is_none(settings.get(key)) else settings[key] for key in LLM_KEYS}
-        dataset = str(settings["dataset"])
-        text_file = _text(values, "llm_text_file")
-        cache_dir = _text(values, "llm_cache_dir") or DEFAULT_CACHE
+        dataset = settings["dataset"]
+        check_dataset_name(dataset)
+        text_file = _path(values, "llm_text_file")
         return cls(
             dataset=dataset,
-            text_file=Path(text_file).expanduser() if text_file else folder / f"{dataset}.item",
+            text_file=text_file or folder / f"{dataset}.item",
             own_texts=text_file is not None,
             interactions=folder / f"{dataset}.inter",
             text_fields=_fields(values["llm_text_fields"]),
             text_template=_text(values, "llm_text_template"),
-            id_field=settings.get("ITEM_ID_FIELD") or "item_id",
-            field_separator=settings.get("field_separator") or "\t",
-            seq_separator=settings.get("seq_separator") or " ",
-            encoding=settings.get("encoding") or "utf-8",
+            id_field=_text(settings, "ITEM_ID_FIELD") or "item_id",
+            field_separator=_text(settings, "field_separator") or "\t",
+            seq_separator=_text(settings, "seq_separator") or " ",
+            encoding=_text(settings, "encoding") or "utf-8",
             encoder=_encoder_settings(values),
-            cache_dir=Path(cache_dir).expanduser(),
+            cache_dir=_path(values, "llm_cache_dir") or Path(DEFAULT_CACHE).expanduser(),
             show_progress=str(settings.get("show_progress", True)).lower() not in ("false", "0"),
             are_default=not any(values[key] is not None for key in LLM_KEYS if key not in _NOT_OF_THE_VECTORS),
         )
@@ -155,6 +180,7 @@ class EncodeOptions:
                 raise unknown_key(str(key), (*LLM_KEYS, "llm_embedding"))
         if is_none(settings.get("dataset")):
             raise LLMInitError("no dataset is given: pass --dataset=NAME, or set it in a YAML file")
+        check_dataset_name(settings["dataset"])
         return cls.from_settings(settings, _dataset_folder(settings))
 
     def read_texts(self) -> ItemTexts:
@@ -166,13 +192,15 @@ class EncodeOptions:
             If there are none.
         """
         folder = self.text_file.parent
-        if not self.own_texts and not folder.is_dir():
-            there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+        if not self.own_texts and not is_folder(folder):
+            with foreign_reader(folder.parent, "a folder of datasets"):
+                paths = folder.parent.iterdir() if is_folder(folder.parent) else ()
+                there = [path.name for path in paths if is_folder(path)]
             raise LLMInitError(
                 f"there is no folder {folder} of the dataset {self.dataset} (looked in {Path.cwd()})"
                 f"{suggest(self.dataset, there)}; check dataset and data_path"
             )
-        if not self.text_file.exists():
+        if not exists(self.text_file):
             raise LLMInitError(
                 f"there is no {self.text_file} with the texts of {self.dataset}'s items (looked in {Path.cwd()}): give "
                 f"a table with {self.id_field} and texts (CSV, JSON lines, Parquet) in llm_text_file, or vectors you "
@@ -187,22 +215,21 @@ class EncodeOptions:
             seq_separator=self.seq_separator,
             encoding=self.encoding,
         )
-        if self.own_texts and self.interactions.is_file():
+        if self.own_texts and is_file(self.interactions):
             self._check_ids(texts)
         return texts
 
     def _check_ids(self, texts: ItemTexts) -> None:
         """Compare the ids of a table of the user's own with the dataset's, before anything is encoded."""
-        try:
+        with foreign_reader(self.interactions, "RecBole's table of interactions"):
             table = pd.read_csv(
                 self.interactions,
                 sep=self.field_separator,
                 usecols=lambda name: str(name).partition(":")[0] == self.id_field,
                 dtype=str,
                 encoding=self.encoding,
+                engine="c" if len(self.field_separator) == 1 else "python",
             )
-        except ValueError as error:
-            raise LLMInitError(f"{self.interactions} cannot be read ({error})") from error
         if table.empty:
             return
         items = pd.Index(table.iloc[:, 0].unique())
@@ -231,10 +258,10 @@ class EncodeOptions:
         if self.own_texts:
             # Another table has other items: its name keeps them apart.
             facts["text_file"] = self.text_file.name
-        folder = Path(encoder.model).expanduser()
+        folder = local_folder(encoder.model)
         if encoder.model.startswith(PREFIX):
             facts["base_url"] = encoder.base_url
-        elif folder.is_dir():
+        elif folder is not None:
             facts["model"] = "/".join(folder.resolve().parts[-2:])
             facts["revision"] = hash_folder(folder)
         else:
@@ -247,13 +274,16 @@ class EncodeOptions:
 def _encoder_settings(values: Mapping[str, Any]) -> EncoderSettings:
     model = _text(values, "llm_encoder") or _DEFAULT_ENCODER
     endpoint = model.startswith(PREFIX)
+    if model.strip() == PREFIX:
+        raise LLMInitError(f"llm_encoder is {model!r}, which names no model: write llm_encoder: openai:<model>")
     if endpoint:
         for key in _DECIDED_BY_THE_SERVICE:
             if values[key] is not None:
                 raise LLMInitError(f"{key} is set, and {model} decides it itself: remove {key}")
-    elif values["llm_base_url"] is not None:
-        raise LLMInitError(f"llm_base_url is set, and {model} is no endpoint: write llm_encoder: openai:<model>")
-    elif model.startswith(("/", "~", ".")) and not Path(model).expanduser().is_dir():
+    for key in () if endpoint else _OF_AN_ENDPOINT:
+        if values[key] is not None:
+            raise LLMInitError(f"{key} is set, and {model} is no endpoint: write llm_encoder: openai:<model>")
+    if model.startswith(("/", "~", ".")) and local_folder(model) is None:
         raise LLMInitError(f"llm_encoder is {model}, and no folder is there (looked in {Path.cwd()}): check the path")
     dtype = _one_of(values, "llm_dtype", PRECISIONS)
     if endpoint and dtype == "bfloat16":
@@ -270,14 +300,42 @@ def _encoder_settings(values: Mapping[str, Any]) -> EncoderSettings:
         device=_text(values, "llm_device"),
         batch_size=_count(values, "llm_batch_size"),
         base_url=resolve_base_url(_text(values, "llm_base_url")) if endpoint else None,
+        timeout=_seconds(values, "llm_timeout"),
     )
 
 
 def _text(values: Mapping[str, Any], key: str) -> str | None:
-    value = values[key]
+    value = values.get(key)
     if value is not None and not isinstance(value, str | Path):
         raise LLMInitError(f"{key} is {value!r}, a {type(value).__name__}: expected a text, put it in quotes")
+    if value is not None and not is_utf8(str(value)):
+        raise LLMInitError(f"{key} is {str(value)!r}, which is no UTF-8: expected text")
     return None if value is None else str(value)
+
+
+def _path(values: Mapping[str, Any], key: str) -> Path | None:
+    text = _text(values, key)
+    if text is None:
+        return None
+    if "\0" in text:
+        raise LLMInitError(f"{key} is {text!r}: expected a path, which has no null character")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise LLMInitError(f"{key} is {text!r} ({error}): expected a path") from error
+
+
+def _seconds(values: Mapping[str, Any], key: str) -> float | None:
+    value = values[key]
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise LLMInitError(f"{key} is {value!r}: expected a number of seconds above 0, at most {_LONGEST_TIMEOUT:,}")
+    return seconds
 
 
 def _one_of(values: Mapping[str, Any], key: str, choices: Sequence[str]) -> Any:
@@ -299,8 +357,8 @@ def _count(values: Mapping[str, Any], key: str) -> int | None:
 def _fields(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, str):
         # On the command line: title,brand or [title, brand].
-        with contextlib.suppress(yaml.YAMLError):
-            value = yaml.safe_load(value if value.startswith("[") else f"[{value}]")
+        with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
+            value = read_yaml(value if value.startswith("[") else f"[{value}]")
     if value is None:
         return None
     if not isinstance(value, list | tuple) or not value or not all(isinstance(field, str) for field in value):
@@ -314,4 +372,4 @@ def _dataset_folder(settings: Mapping[str, Any]) -> Path:
     recbole = importlib.util.find_spec("recbole")
     if dataset == "ml-100k" and recbole is not None and recbole.submodule_search_locations:
         return Path(recbole.submodule_search_locations[0]) / "dataset_example" / dataset
-    return Path(str(settings.get("data_path") or "dataset/")).expanduser() / dataset
+    return (_path(settings, "data_path") or Path("dataset")) / dataset

@@ -5,6 +5,7 @@ sentence-transformers and transformers are imported when a model is loaded, not 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.reading import exists, foreign_reader, is_folder, require_file
 from recbole_llminit.store import hash_files
 
 Pooling = Literal["mean", "cls", "lasttoken"]
@@ -31,6 +33,8 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 _BATCH_SIZE = 64
 _TOKENIZED_AT_ONCE = 4096
+# Characters by which texts of like length are found; thousands of longer ones at once would fill the memory.
+_MEASURED = 20_000
 # Tokens that models put around a text, at most; [CLS] and [SEP] are two.
 _SPECIAL_TOKENS = 8
 
@@ -78,6 +82,8 @@ class EncoderSettings:
         Texts per forward pass, or per request.
     base_url : str, optional
         The endpoint's address.
+    timeout : float, optional
+        Seconds that one try of a request to the endpoint may take.
     """
 
     model: str
@@ -89,6 +95,7 @@ class EncoderSettings:
     device: str | None = None
     batch_size: int | None = None
     base_url: str | None = None
+    timeout: float | None = None
 
     @property
     def storage(self) -> type[np.floating[Any]]:
@@ -96,13 +103,32 @@ class EncoderSettings:
         return np.float32 if self.dtype == "float32" else np.float16
 
 
+def local_folder(model: str) -> Path | None:
+    """Return the folder that a model's name is the path of, if one is there."""
+    # expanduser raises for a user that is not known.
+    folder = Path(os.path.expanduser(model))  # noqa: PTH111
+    return folder if is_folder(folder) else None
+
+
 def hash_folder(folder: Path) -> str:
-    """Hash the files of a local model, wherever it lies: names and content, without documents and hidden files."""
+    """Hash the files of a local model, wherever it lies: names and content, without documents and hidden files.
+
+    Raises
+    ------
+    LLMInitError
+        If it is no model's folder, or holds what is no regular file: reading it might never end.
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        hidden = any(part.startswith((".", "__")) for part in relative.parts)
-        if not hidden and path.suffix.lower() != ".md" and path.is_file():
+    with foreign_reader(folder, "the folder of a model"):
+        # Not all of a disk for a path that ends too early: every model has its configuration at its top.
+        if not any(path.suffix == ".json" for path in folder.iterdir()):
+            raise LLMInitError(f"{folder} holds no .json file: expected the folder of a model, with its configuration")
+        for path in sorted(folder.rglob("*")):
+            relative = path.relative_to(folder)
+            hidden = any(part.startswith((".", "__")) for part in relative.parts)
+            if hidden or path.suffix.lower() == ".md" or is_folder(path) or not exists(path):
+                continue
+            require_file(path, "a file of a model")
             digest.update(f"{relative.as_posix()}\0{hash_files([path])}\0".encode())
     return f"sha256:{digest.hexdigest()[:40]}"
 
@@ -131,11 +157,13 @@ def resolve_commit(model: str, revision: str | None) -> str:
             return str(sha)
     for name in names:
         for file in ("config.json", "modules.json"):
-            path = huggingface_hub.try_to_load_from_cache(
-                name, file, cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME"), revision=revision
-            )
-            if isinstance(path, str):
-                return Path(path).parts[Path(path).parts.index("snapshots") + 1]
+            # Raises for what can be no model's name.
+            with contextlib.suppress(ValueError, OSError):
+                path = huggingface_hub.try_to_load_from_cache(
+                    name, file, cache_dir=os.environ.get("SENTENCE_TRANSFORMERS_HOME"), revision=revision
+                )
+                if isinstance(path, str):
+                    return Path(path).parts[Path(path).parts.index("snapshots") + 1]
     raise LLMInitError(
         f"the encoder {model} cannot be loaded: the Hugging Face hub does not give its revision {revision or 'main'} "
         f"({failures[0]}), and it is not in the hub's cache on this machine; check llm_encoder, llm_revision and the "
@@ -199,7 +227,10 @@ class SentenceEncoder:
         }
 
     def lengths(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the number of tokens of each text, uncut and without the prompt."""
+        """Return the number of tokens of each text's first 20,000 characters, uncut and without the prompt."""
+        return self._count_tokens([text[:_MEASURED] for text in texts])
+
+    def _count_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         if self._tokenizer is None:
             return np.array([len(text) for text in texts], dtype=np.int64)
         counts = np.empty(len(texts), dtype=np.int64)
@@ -222,7 +253,7 @@ class SentenceEncoder:
         # A token is a byte at least: only texts of more bytes than the limit are tokenized once more.
         long = [text for text in texts if limit and len((self._prompt + text).encode()) + _SPECIAL_TOKENS > limit]
         if long and self._tokenizer is not None:
-            self.truncated += int((self.lengths([self._prompt + text for text in long]) > limit).sum())
+            self.truncated += int((self._count_tokens([self._prompt + text for text in long]) > limit).sum())
         try:
             vectors = self._model.encode(
                 list(texts), prompt=self._prompt, batch_size=self.batch_size, show_progress_bar=False
@@ -293,13 +324,12 @@ def _load(settings: EncoderSettings, commit: str | None) -> Any:
         ) from error
     import torch
 
-    folder = Path(settings.model).expanduser()
-    local = folder.is_dir()
+    folder = local_folder(settings.model)
     try:
         # Building the modules draws random numbers, which a training run would miss.
         with torch.random.fork_rng(devices=[]):
             return SentenceTransformer(
-                str(folder) if local else settings.model,
+                settings.model if folder is None else str(folder),
                 revision=commit,
                 device=_device_of_rank(settings.device),
                 model_kwargs={} if settings.dtype is None else {"dtype": getattr(torch, settings.dtype)},

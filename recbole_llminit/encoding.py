@@ -20,6 +20,7 @@ from texttable import Texttable
 from tqdm import tqdm
 
 from recbole_llminit import __version__
+from recbole_llminit.embeddings import examples
 from recbole_llminit.encode_options import EncodeOptions
 from recbole_llminit.encoder import SentenceEncoder, TextEncoder, resolve_commit
 from recbole_llminit.endpoint import PREFIX, EndpointEncoder
@@ -173,7 +174,8 @@ def encode_items(options: EncodeOptions, ranks: Ranks | None = None) -> EncodeRe
     Raises
     ------
     LLMInitError
-        If there are no texts, the encoder cannot be used, or the store cannot be written.
+        If there are no texts, the encoder cannot be used, the store cannot be written, or it lacks in the end what was
+        encoded: somebody deleted it meanwhile.
     """
     started = time.monotonic()
     ranks = ranks or Ranks()
@@ -195,9 +197,22 @@ def encode_items(options: EncodeOptions, ranks: Ranks | None = None) -> EncodeRe
             plan = _compare(options, plan.texts, plan.hashes, folder)
             ranks.wait()
             encoded, truncated = ranks.sum(*_encode_missing(plan, facts, folder, options, ranks))
-            removed = compact(folder, plan.unwanted) if ranks.rank == 0 else 0
-            ranks.wait()
+            removed = _compact(folder, plan) if ranks.rank == 0 else 0
+            # Counted by one for all, before anybody says that it is done.
+            after = _compare(options, plan.texts, plan.hashes, folder) if ranks.rank == 0 else plan
+            lost = ranks.share(len(after.missing))
+        if lost:
+            raise LLMInitError(
+                f"{encoded:,} items were encoded, and {folder} holds {len(plan.texts.ids) - lost:,} of "
+                f"{len(plan.texts.ids):,}: files of it were deleted meanwhile; run again to encode the other {lost:,}"
+            )
         return _report(options, plan, folder, started, encoded, removed, truncated)
+
+
+def _compact(folder: Path, plan: EncodePlan) -> int:
+    # What vanished meanwhile is an error of the disk.
+    with writing(folder):
+        return compact(folder, plan.unwanted)
 
 
 def _tidy(folder: Path, plan: EncodePlan, ranks: Ranks) -> int:
@@ -206,7 +221,7 @@ def _tidy(folder: Path, plan: EncodePlan, ranks: Ranks) -> int:
         return 0
     try:
         with _alone(folder, ranks):
-            return compact(folder, plan.unwanted)
+            return _compact(folder, plan)
     except LLMInitError as error:
         if plan.unwanted:
             raise
@@ -336,15 +351,29 @@ def _encode_missing(
             while done < len(mine):
                 rows = mine[done : done + encoder.batch_size]
                 ids = [texts.ids[row] for row in rows]
-                with np.errstate(over="ignore"):
-                    vectors = encoder.encode([texts.texts[row] for row in rows]).astype(options.encoder.storage)
-                shard.add(ids, plan.hashes[rows], vectors)
+                vectors = encoder.encode([texts.texts[row] for row in rows])
+                shard.add(ids, plan.hashes[rows], _as_stored(ids, vectors, options.encoder.storage))
                 done += len(rows)
                 progress.update(len(rows))
         finally:
             # What is encoded is kept, also where the run is interrupted.
             shard.write()
     return done, encoder.truncated
+
+
+def _as_stored(
+    ids: list[str], vectors: npt.NDArray[np.float32], kind: type[np.floating[Any]]
+) -> npt.NDArray[np.floating[Any]]:
+    """Return the vectors in the type of the store; what is too large for it becomes infinite."""
+    with np.errstate(over="ignore"):
+        stored = vectors.astype(kind)
+    vanished = [ids[row] for row in np.flatnonzero(vectors.any(axis=1) & ~stored.any(axis=1))]
+    if vanished:
+        raise LLMInitError(
+            f"the vectors of {len(vanished):,} items ({examples(vanished)}) are so small that float16 makes zeros of "
+            f"them: set llm_dtype: float32"
+        )
+    return stored
 
 
 def _shortened(text: str) -> str:

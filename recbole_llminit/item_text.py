@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import contextlib
 import csv
+import gzip
 import html
+import json
+import logging
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -19,6 +22,7 @@ import pandas as pd
 from recbole_llminit.embeddings import examples
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_delimited, split_header
+from recbole_llminit.reading import foreign_reader, require_file
 
 _FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"
 _MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
@@ -26,8 +30,14 @@ _SWITCHES = {"true", "false", "yes", "no"}
 _SAMPLE = 1000
 _TITLE = re.compile("title|^name$|(item|product|movie|book|song|track|game|business|place|recipe|app)_?name$", re.I)
 _NOT_A_TEXT = re.compile("(^|_)(id|ids|asin|isbn|ean|upc|url|urls|link|image|images|img|timestamp|date|time)$", re.I)
-# One word with a digit in it (B001FB5IIC, 2016-11-01, 4.5, $12.99), or an address.
-_CODE = re.compile(r"\S*\d\S*|https?://\S+|www\.\S+")
+_ADDRESS = re.compile(r"(https?://|www\.).")
+# Some 250,000 tokens, more than any encoder reads.
+_LONGEST_TEXT = 1_000_000
+# Parsing a list takes a hundred times its memory.
+_LONGEST_LIST = 100_000
+_DEEPEST_CELL = 50
+# Entities are encoded twice where a crawler did what the shop had done.
+_DECODINGS = 10
 _CLOSING = ")]}\u00bb\u201d\u2019\"'"
 _SEPARATORS = " \t.,;:|/-\u2013\u2014\u00b7\u2022"
 
@@ -41,7 +51,8 @@ class ItemTexts:
     ids : tuple of str, shape [n]
         Tokens of the items that have a text.
     texts : tuple of str, shape [n]
-        Their texts: HTML entities decoded, white space normalised, never empty.
+        Their texts: HTML entities decoded, white space normalised, never empty; of a field the first million
+        characters.
     without_text : tuple of str
         Tokens of the items that have none.
     fields : tuple of str
@@ -101,11 +112,25 @@ def read_item_texts(
     Raises
     ------
     LLMInitError
-        If the file, the id column or a field is not there, the template is malformed, no field is a text, or an item
-        stands twice with different texts.
+        If the file, the id column or a field is not there, the file cannot be read, the template is malformed, no field
+        is a text, or an item stands twice with different texts.
     """
     path = Path(path)
-    table, separators = _read_table(path, field_separator, seq_separator, encoding)
+    require_file(path, f"texts ({_FORMATS})")
+    # Cells hold what a foreign reader put there, and may be of any kind.
+    with foreign_reader(path, _FORMATS):
+        table, separators = _read_table(path, field_separator, seq_separator, encoding)
+        return _compose_texts(path, table, separators, id_field, fields, template)
+
+
+def _compose_texts(
+    path: Path,
+    table: pd.DataFrame,
+    separators: Mapping[str, str],
+    id_field: str,
+    fields: Sequence[str] | None,
+    template: str | None,
+) -> ItemTexts:
     if id_field not in table.columns:
         raise LLMInitError(
             f"{path} has no column {id_field} (it has {examples(list(table.columns), 8)}): expected the item ids in "
@@ -132,9 +157,14 @@ def read_item_texts(
             f"{path} has no field {', '.join(lacking)} (it has {examples(list(table.columns), 8)}): expected the "
             f"fields of the template {template!r}"
         )
-    columns = [
-        [_clean(_as_text(value, separators.get(field))) for value in table[field].to_numpy()] for _, field, _ in parts
-    ]
+    cells = [[_as_text(value, separators.get(field)) for value in table[field].to_numpy()] for _, field, _ in parts]
+    cut = sum(len(text) > _LONGEST_TEXT for column in cells for text in column)
+    if cut:
+        logging.getLogger().warning(
+            f"{cut:,} texts of {path} are longer than {_LONGEST_TEXT:,} characters, more than any encoder reads: they "
+            f"are cut there"
+        )
+    columns = [[_clean(text) for text in column] for column in cells]
     texts = [_compose(parts, values) for values in zip(*columns, strict=True)]
     filled = tuple(sum(map(bool, column)) for column in columns)
     return _by_item(ids, texts, tuple(field for _, field, _ in parts), filled, template, path)
@@ -180,6 +210,13 @@ def parse_template(template: str) -> list[tuple[str, str, str]]:
     return parts
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be written; half a surrogate pair, as broken JSON and YAML have, cannot."""
+    with contextlib.suppress(UnicodeEncodeError):
+        return text.encode() is not None
+    return False
+
+
 def _compose(parts: Sequence[tuple[str, str, str]], values: Sequence[str]) -> str:
     text = ""
     for number, ((before, _, after), value) in enumerate(zip(parts, values, strict=True)):
@@ -196,7 +233,11 @@ def _compose(parts: Sequence[tuple[str, str, str]], values: Sequence[str]) -> st
 
 def _clean(text: str) -> str:
     """Decode HTML entities, also those encoded twice, normalise white space, and empty what means missing."""
-    while "&" in text and (decoded := html.unescape(text)) != text:
+    text = text[:_LONGEST_TEXT]
+    for _ in range(_DECODINGS):
+        decoded = _decode(text)
+        if decoded == text:
+            break
         text = decoded
     if not text.isascii():
         # A lone surrogate, as broken JSON has, is no UTF-8.
@@ -205,23 +246,33 @@ def _clean(text: str) -> str:
     return "" if text.lower() in _MISSING else text
 
 
-def _as_text(value: Any, separator: str | None = None) -> str:
+def _decode(text: str) -> str:
+    if "&" in text:
+        # Of a number with thousands of digits Python makes no character.
+        with contextlib.suppress(ValueError):
+            return html.unescape(text)
+    return text
+
+
+def _as_text(value: Any, separator: str | None = None, depth: int = 0) -> str:
     """Return a cell as text; the members of lists and mappings are joined by commas."""
+    if depth > _DEEPEST_CELL:
+        raise ValueError(f"a cell holds lists in lists, more than {_DEEPEST_CELL} deep")
     if isinstance(value, bytes):
         # A Parquet column without its text annotation, as Hive writes it.
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
-        if value.startswith("[") and value.endswith("]"):
+        if value.startswith("[") and value.endswith("]") and len(value) <= _LONGEST_LIST:
             # A list that was written into a cell of text.
             with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                return _as_text(ast.literal_eval(value))
+                return _as_text(ast.literal_eval(value), depth=depth + 1)
         if separator is None or not separator.strip():
             return value
         return ", ".join(filter(None, (part.strip() for part in value.split(separator))))
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_as_text(member)}" for key, member in value.items())
+        return ", ".join(f"{key}: {_as_text(member, depth=depth + 1)}" for key, member in value.items())
     if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(filter(None, map(_as_text, value)))
+        return ", ".join(filter(None, (_as_text(member, depth=depth + 1) for member in value)))
     if value is None or pd.isna(value):
         return ""
     return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
@@ -230,9 +281,17 @@ def _as_text(value: Any, separator: str | None = None) -> str:
 def _as_id(value: Any, path: Path) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if value is None or (not isinstance(value, str) and (isinstance(value, float | np.floating) or pd.isna(value))):
+    refused = not isinstance(value, str) and (
+        isinstance(value, bool | np.bool_ | float | np.floating)
+        or not pd.api.types.is_scalar(value)
+        or bool(pd.isna(value))
+    )
+    if refused:
         raise LLMInitError(f"{path} has the item id {value!r}: expected a text or a whole number in every row")
-    return str(value)
+    token = str(value)
+    if not is_utf8(token):
+        raise LLMInitError(f"{path} has the item id {token!r}, half a surrogate pair: expected UTF-8 text in every row")
+    return token
 
 
 def _is_text(name: str, column: pd.Series) -> bool:
@@ -248,8 +307,13 @@ def _is_text(name: str, column: pd.Series) -> bool:
             break
     if {text.lower() for text in values} <= _SWITCHES:
         return False
-    words = sum(bool(re.search(r"[^\W\d_]{2}", text)) and not _CODE.fullmatch(text) for text in values)
+    words = sum(bool(re.search(r"[^\W\d_]{2}", text)) and not _is_code(text) for text in values)
     return words > len(values) / 2
+
+
+def _is_code(text: str) -> bool:
+    """Whether a text is one word with a digit in it (B001FB5IIC, 2016-11-01, 4.5, $12.99), or an address."""
+    return " " not in text and bool(re.search(r"\d", text) or _ADDRESS.match(text))
 
 
 def _by_item(
@@ -288,22 +352,35 @@ def _read_table(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read a table of text cells, and the separator of those columns whose cells are sequences."""
     form = Path(path.name.removesuffix(".gz")).suffix.lower()
-    try:
-        if form == ".item":
-            # Quotes are part of a title here: RecBole's files are not written with quoting.
-            table = read_delimited(path, field_separator, quoting=csv.QUOTE_NONE, encoding=encoding)
-            kinds = split_header(table.columns)
-            table.columns = list(kinds)
-            table = table[[field for field, kind in kinds.items() if not kind.startswith("float")]]
-            return table, {field: seq_separator for field, kind in kinds.items() if kind == "token_seq"}
-        if form in (".csv", ".tsv"):
-            return read_delimited(path, "," if form == ".csv" else "\t"), {}
-        if form in (".jsonl", ".json", ".ndjson"):
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False, convert_axes=False), {}
-        if form == ".parquet":
-            return pd.read_parquet(path), {}
-    except FileNotFoundError:
-        raise LLMInitError(f"there is no file {path} (looked in {Path.cwd()})") from None
-    except (OSError, ValueError, EOFError, LookupError) as error:
-        raise LLMInitError(f"{path} cannot be read ({error}): expected {_FORMATS}") from error
+    if form == ".item":
+        # Quotes are part of a title here: RecBole's files are not written with quoting.
+        table = read_delimited(path, field_separator, quoting=csv.QUOTE_NONE, encoding=encoding)
+        kinds = split_header(table.columns)
+        table.columns = list(kinds)
+        table = table[[field for field, kind in kinds.items() if not kind.startswith("float")]]
+        return table, {field: seq_separator for field, kind in kinds.items() if kind == "token_seq"}
+    if form in (".csv", ".tsv"):
+        return read_delimited(path, "," if form == ".csv" else "\t"), {}
+    if form in (".jsonl", ".json", ".ndjson"):
+        return _read_json_lines(path), {}
+    if form == ".parquet":
+        return pd.read_parquet(path), {}
     raise LLMInitError(f"{path} is not a form of texts that can be read: expected {_FORMATS}")
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    """Read a JSON object a line; pandas would drop half a surrogate pair from an id in silence."""
+    rows = []
+    opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            row = json.loads(line) if line.strip() else {}
+            if not isinstance(row, dict):
+                kind = type(row).__name__
+                raise LLMInitError(f"{path} holds a {kind} in line {number}: expected a JSON object a line")
+            if row:
+                rows.append(row)
+    unwritable = [field for field in {field for row in rows for field in row} if not is_utf8(field)]
+    if unwritable:
+        raise LLMInitError(f"{path} has a field {unwritable[0]!r}, half a surrogate pair: expected names in UTF-8")
+    return pd.DataFrame(rows, dtype=object)

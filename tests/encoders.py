@@ -1,7 +1,11 @@
 """Encoders for the tests: the real MiniLM, and tiny transformers made on the spot."""
 
+import contextlib
 import http.server
 import json
+import os
+import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -92,12 +96,51 @@ def embed_one_by_one(folder, text, pooling):
     return {"mean": states.mean(0), "cls": states[0], "lasttoken": states[-1]}[pooling].numpy()
 
 
+def run_bounded(command, seconds=120, **settings):
+    """Run a command and all that it starts for so long at most; return what it said if it went well."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **settings}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as started:
+        try:
+            out, err = started.communicate(timeout=seconds)
+        finally:
+            # torchrun's processes, too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+    assert started.returncode == 0, err
+    return subprocess.CompletedProcess(command, started.returncode, out, err)
+
+
+@contextlib.contextmanager
+def ended_in(seconds):
+    """Fail where something takes longer, while it goes on."""
+
+    def fail(*arguments):
+        raise AssertionError(f"did not end in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def wait_until(condition, seconds=60):
+    """Wait until something holds, for so long at most."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
 class Endpoint:
     """A real HTTP server on loopback that answers ``/v1/embeddings`` with an encoder's vectors.
 
     ``plan`` is a list of what goes wrong, one entry a request: a status code, ``"drop"`` (the connection is closed
-    halfway through the answer), ``"short"`` (a vector too few), ``"wide"``, ``"null"`` (no vector), ``"garbage"`` (no
-    JSON), or None; after it everything goes well.
+    halfway through the answer), ``"short"`` (a vector too few), ``"wide"``, ``"garbage"`` (no JSON), a function that
+    answers through the handler itself, a list whose one member stands in for the first vector, or None; after it
+    everything goes well.
     """
 
     def __init__(self, encode, most_texts=2048, most_characters=None):
@@ -110,6 +153,8 @@ class Endpoint:
         self.served = []
         self.finished = 0
         self.keys = set()
+        self.codings = set()
+        self.closed = threading.Event()
         self.delay = threading.Event()
         self.seconds = 0.0
         endpoint = self
@@ -119,7 +164,9 @@ class Endpoint:
 
             def do_POST(self):
                 try:
-                    endpoint.answer(self)
+                    # A client may have gone.
+                    with contextlib.suppress(ConnectionError):
+                        endpoint.answer(self)
                 finally:
                     endpoint.finished += 1
 
@@ -134,10 +181,10 @@ class Endpoint:
     def settle(self):
         """Wait until no request of a client that was killed is being answered."""
         time.sleep(0.3)
-        while self.finished < len(self.requests):
-            time.sleep(0.01)
+        wait_until(lambda: self.finished >= len(self.requests))
 
     def close(self):
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -146,9 +193,12 @@ class Endpoint:
         texts = request["input"]
         self.requests.append(len(texts))
         self.keys.add(handler.headers["Authorization"])
+        self.codings.add(handler.headers["Accept-Encoding"])
         fault = self.plan.pop(0) if self.plan else None
         if handler.path != "/v1/embeddings" or request["model"] != "mini":
             return self.send(handler, 404, {"error": {"message": f"no model {request['model']}"}})
+        if callable(fault):
+            return fault(handler)
         if isinstance(fault, int):
             # As services do, repeat the key that was sent.
             said = f"fault {fault} for key {handler.headers['Authorization']}"
@@ -166,8 +216,8 @@ class Endpoint:
             data = data[:-1]
         elif fault == "wide":
             data[0]["embedding"].append(0.0)
-        elif fault == "null":
-            data[0]["embedding"] = None
+        elif isinstance(fault, list):
+            data[0]["embedding"] = fault[0]
         # The order of the answer is not promised.
         data.reverse()
         body = {"object": "list", "data": data, "model": "mini", "usage": {"prompt_tokens": 1, "total_tokens": 1}}

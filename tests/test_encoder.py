@@ -1,3 +1,4 @@
+import os
 import random
 import shutil
 
@@ -9,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from recbole_llminit.encoder import EncoderSettings, SentenceEncoder, hash_folder, resolve_commit
 from recbole_llminit.errors import LLMInitError
-from tests.encoders import MINILM, WORDS, embed_one_by_one, tiny_transformer
+from tests.encoders import MINILM, WORDS, embed_one_by_one, ended_in, tiny_transformer
 
 TEXTS = ["Green tea leaves", "Guitar strap", "tea", "Steel string guitar " * 3, "Earl Grey, unknown words, and a"]
 
@@ -194,3 +195,38 @@ def test_a_folder_is_its_content(bert, tmp_path):
     assert hash_folder(bert).startswith("sha256:")
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     assert hash_folder(copy) != hash_folder(bert)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_folder_with_a_pipe_or_a_device_is_told_at_once(bert, tmp_path, kind):
+    copy = shutil.copytree(bert, tmp_path / "copy")
+    if kind == "pipe":
+        os.mkfifo(copy / "vocab.txt")
+    else:
+        (copy / "vocab.txt").symlink_to("/dev/zero")
+    with (
+        ended_in(60),
+        pytest.raises(LLMInitError, match="copy/vocab.txt is a pipe or a device: expected a file of a model"),
+    ):
+        hash_folder(copy)
+
+
+def test_a_folder_that_is_no_models_is_not_read(tmp_path):
+    (tmp_path / "huge.bin").touch()
+    with pytest.raises(LLMInitError, match="holds no .json file: expected the folder of a model"):
+        hash_folder(tmp_path)
+
+
+def test_long_texts_are_measured_by_their_beginning(bert):
+    lengths = encoder(bert).lengths(["tea " * 4000, "tea " * 400_000])
+    # [CLS], words, [SEP]: of the second the first 20,000 characters.
+    assert lengths.tolist() == [4002, 5002]
+    found = encoder(bert)
+    found.encode(["tea " * 400_000])
+    assert found.truncated == 1
+
+
+@pytest.mark.parametrize("name", ["a b", "a//b", "x" * 300, "--", "a/b/c", "~no-such-user/x"])
+def test_names_that_no_model_can_have(hub, name):
+    with pytest.raises(LLMInitError, match="cannot be loaded"):
+        resolve_commit(name, None)

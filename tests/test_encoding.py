@@ -1,5 +1,4 @@
 import hashlib
-import itertools
 import json
 import os
 import random
@@ -15,13 +14,13 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from recbole_llminit import encoding
-from recbole_llminit.encode_options import EncodeOptions
+from recbole_llminit.encode_options import EncodeOptions, check_dataset_name
 from recbole_llminit.encoding import encode_items, plan_encoding
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.item_text import ItemTexts, read_item_texts
 from recbole_llminit.store import append_shard, hash_text, list_stores, read_rows
-from tests.encoders import MINILM, Endpoint, tiny_transformer
+from tests.encoders import MINILM, Endpoint, ended_in, run_bounded, tiny_transformer, wait_until
 from tests.stock import DATA
 
 ITEMS = 28
@@ -115,7 +114,7 @@ def test_nothing_to_do_needs_no_encoder_and_no_recbole():
     done = encode_items(options(llm_encoder=MINILM))
     before = {path: path.stat().st_mtime_ns for path in done.folder.iterdir()}
     command = [sys.executable, "-c", NOTHING_TO_DO, "encode", *arguments(llm_encoder=MINILM)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    ran = run_bounded(command)
     assert "| encoded   | 0; 28 were there" in ran.stdout
     assert not {"sentence_transformers", "transformers", "torch", "recbole", "openai"} & set(ran.stdout.split())
     assert {path: path.stat().st_mtime_ns for path in done.folder.iterdir()} == before
@@ -234,11 +233,12 @@ def test_a_killed_run_continues(server, seed):
     settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 2}
     server.seconds = 0.15
     run = subprocess.Popen([*COMMAND, *arguments(**settings)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not server.requests:
-        time.sleep(0.01)
-    time.sleep(random.Random(seed).uniform(1.2, 2.0))
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    try:
+        wait_until(lambda: server.requests)
+        time.sleep(random.Random(seed).uniform(1.2, 2.0))
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait(timeout=60)
     server.settle()
     folder = next(Path("cache/tiny").iterdir())
     kept = set(read_rows(folder)["item_id"])
@@ -258,7 +258,11 @@ def test_two_processes_share_the_work(server):
         subprocess.Popen([*COMMAND, *arguments(**settings)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = "".join(itertools.chain(*(run.communicate() for run in runs)))
+    try:
+        said = "".join(text for run in runs for text in run.communicate(timeout=120))
+    finally:
+        for run in runs:
+            run.kill()
     assert [run.returncode for run in runs] == [0, 0]
     assert "Another process encodes into" in said
     assert len(server.served) == ITEMS
@@ -267,7 +271,7 @@ def test_two_processes_share_the_work(server):
 
 def torchrun(*command):
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *command]
-    return subprocess.run(ranks, capture_output=True, text=True, check=True)
+    return run_bounded(ranks, seconds=300)
 
 
 def test_ranks_split_the_items(server):
@@ -332,6 +336,94 @@ def test_a_vector_too_large_for_float16_names_its_item(server):
         encode_items(options(**settings))
     assert 0 < len(read_rows(next(Path("cache/tiny").iterdir()))) < ITEMS
     assert encode_items(options(**settings, llm_dtype="float32")).encoded == ITEMS
+
+
+def test_a_vector_too_small_for_float16_names_its_item(server):
+    def tiny(texts):
+        return [row * (1e-9 if text == "Guitar Strap" else 1) for text, row in zip(texts, hashed(texts), strict=True)]
+
+    server.encode = tiny
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 1}
+    with pytest.raises(LLMInitError, match=r"1 items \(B021\) are so small .*set llm_dtype: float32"):
+        encode_items(options(**settings))
+    assert encode_items(options(**settings, llm_dtype="float32")).encoded == ITEMS
+
+
+def test_an_answer_that_holds_no_vectors_is_not_stored(server):
+    server.plan = [[[True] * 32]]
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url}
+    with pytest.raises(LLMInitError, match="instead of a vector"):
+        encode_items(options(**settings))
+    server.encode = lambda texts: np.zeros((len(texts), 32))
+    with pytest.raises(LLMInitError, match="zeros alone"):
+        encode_items(options(**settings))
+    assert not list(Path("cache").rglob("*.arrow"))
+
+
+def delete_cache_at(server, request):
+    """Have the cache deleted while a request is answered."""
+
+    def deleting(texts):
+        if len(server.requests) == request:
+            shutil.rmtree("cache")
+        return hashed(texts)
+
+    server.encode = deleting
+
+
+def test_a_cache_that_is_deleted_meanwhile_is_told(server, monkeypatch):
+    monkeypatch.setattr(encoding, "_SECONDS_PER_SHARD", 0.0)
+    monkeypatch.setattr(encoding, "_SHARE_PER_SHARD", 0.0)
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    delete_cache_at(server, 4)
+    with pytest.raises(
+        LLMInitError, match=r"28 items were encoded, and cache/tiny/.* holds 16 of 28.*run again to encode the other 12"
+    ):
+        encode_items(options(**settings))
+    server.encode = hashed
+    report = encode_items(options(**settings))
+    assert (report.encoded, report.items) == (12, ITEMS)
+    assert_right(report)
+
+
+def test_a_file_of_the_store_that_vanishes_while_it_is_tidied(server, monkeypatch):
+    def vanishing(folder, unwanted):
+        (folder / "part-00000.arrow").unlink()
+        return (folder / "part-00000.arrow").stat()
+
+    monkeypatch.setattr(encoding, "compact", vanishing)
+    with pytest.raises(LLMInitError, match="cannot be written .No such file.*run again to continue"):
+        encode_items(options(llm_encoder="openai:mini", llm_base_url=server.url))
+
+
+def test_a_cache_that_is_deleted_under_ranks_is_told_by_all(server):
+    # Each rank writes what it has after a second.
+    server.seconds = 0.6
+    delete_cache_at(server, 6)
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "llm_batch_size": 4}
+    with pytest.raises(AssertionError, match="run again to encode the other") as raised:
+        torchrun("recbole_llminit", "encode", *arguments(**settings))
+    said = [line for line in str(raised.value).splitlines() if "28 items were encoded, and " in line]
+    assert len(set(said)) == 1
+    assert 0 < len(read_rows(next(Path("cache/tiny").iterdir()))) < ITEMS
+    server.seconds = 0.0
+    server.encode = hashed
+    assert_right(encode_items(options(**settings)))
+
+
+def test_the_time_of_a_try_is_the_users(server, monkeypatch, caplog):
+    monkeypatch.setattr("recbole_llminit.endpoint._RETRIES", 1)
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url}
+    found = options(**settings, llm_timeout="0.25")
+    server.seconds = 1.0
+    with pytest.raises(LLMInitError, match="within 0.25 s"):
+        encode_items(found)
+    assert [line for line in caplog.messages if "try 2 of 2" in line and "within 0.25 s" in line]
+    server.seconds = 0.0
+    report = encode_items(found)
+    # It changes no vector.
+    assert plan_encoding(options(**settings, llm_timeout=90)).nothing_to_do
+    assert plan_encoding(options(**settings)).folder == report.folder
 
 
 def test_the_longest_texts_go_first_and_shards_are_merged(server, monkeypatch):
@@ -432,13 +524,14 @@ def test_a_full_disk_keeps_what_is_written(server, monkeypatch):
 
 def test_the_key_is_nowhere(server, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret-0123456789")
-    ran = subprocess.run([*COMMAND, *arguments(llm_encoder="openai:mini", llm_base_url=server.url)], capture_output=True, check=True)  # fmt: skip
+    ran = run_bounded([*COMMAND, *arguments(llm_encoder="openai:mini", llm_base_url=server.url)])
     assert server.keys == {"Bearer sk-secret-0123456789"}
     written = b"".join(path.read_bytes() for path in Path().rglob("*") if path.is_file())
-    assert b"sk-secret" not in written + ran.stdout + ran.stderr
+    assert b"sk-secret" not in written
+    assert "sk-secret" not in ran.stdout + ran.stderr
     facts = list_stores(Path("cache"))[0].facts
     assert (facts["model"], facts["base_url"], facts["revision"]) == ("openai:mini", server.url, None)
-    assert "HTTP Request" not in ran.stderr.decode()
+    assert "HTTP Request" not in ran.stderr
 
 
 def test_texts_of_ones_own(server, tmp_path):
@@ -536,6 +629,21 @@ def test_settings_from_files(tmp_path):
         ({"llm_text_fields": "[1, 2]"}, "expected a list of fields such as"),
         ({"llm_encoder": "/nowhere/model"}, "llm_encoder is /nowhere/model, and no folder is there"),
         ({"llm_base_url": "http://x/v1"}, "is no endpoint: write llm_encoder: openai:<model>"),
+        ({"llm_encoder": "openai:"}, "llm_encoder is 'openai:', which names no model"),
+        ({"llm_timeout": "5"}, "llm_timeout is set, and .* is no endpoint: write llm_encoder: openai:<model>"),
+        ({"llm_encoder": "openai:m", "llm_timeout": "0"}, "llm_timeout is '0': expected a number of seconds above 0"),
+        ({"llm_encoder": "openai:m", "llm_timeout": "-1"}, "llm_timeout is '-1'"),
+        ({"llm_encoder": "openai:m", "llm_timeout": "nan"}, "llm_timeout is 'nan'"),
+        ({"llm_encoder": "openai:m", "llm_timeout": "inf"}, "llm_timeout is 'inf'.*at most 86,400"),
+        ({"llm_encoder": "openai:m", "llm_timeout": "soon"}, "llm_timeout is 'soon'"),
+        ({"llm_encoder": "/" + "x" * 300}, "no folder is there"),
+        ({"llm_encoder": "~no-such-user/x"}, "llm_encoder is ~no-such-user/x, and no folder is there"),
+        ({"llm_text_file": "~no-such-user/x.csv"}, "llm_text_file is '~no-such-user/x.csv'"),
+        ({"llm_text_file": "a\0.csv"}, r"llm_text_file is 'a\\x00.csv': expected a path"),
+        ({"llm_cache_dir": "a\0"}, "llm_cache_dir is .*: expected a path"),
+        ({"data_path": "a\0"}, "data_path is .*: expected a path"),
+        ({"llm_prompt": "half \ud83d"}, "llm_prompt is .*no UTF-8"),
+        ({"llm_text_fields": "[&a [x], *a, [" }, "expected a list of fields such as"),
         ({"llm_encoder": "openai:m", "llm_pooling": "cls"}, "llm_pooling is set, and openai:m decides it itself"),
         ({"llm_encoder": "openai:m", "llm_max_length": "9"}, "llm_max_length is set, and openai:m decides it itself"),
         ({"llm_encoder": "openai:m", "llm_dtype": "bfloat16"}, "stored as float32 or float16"),
@@ -552,12 +660,104 @@ def test_settings_that_are_refused(settings, message):
     ("content", "message"),
     [
         ("- a", "holds a list: expected lines of key: value"),
-        ("a: [", "is not YAML"),
+        ("a: [", "a.yaml cannot be read .*YAML"),
+        ("dataset: [a]", r"dataset is \['a'\], a list: expected the name of a folder in data_path"),
+        ("dataset: 5", "dataset is 5, a int: expected .* put it in quotes"),
+        ("dataset: {a: b}", "dataset is .*, a dict"),
+        ("dataset: toy\nITEM_ID_FIELD: [a]", r"ITEM_ID_FIELD is \['a'\], a list: expected a text"),
+        ("dataset: toy\nencoding: 5", "encoding is 5, a int: expected a text"),
+        ("dataset: toy\ndata_path: [a]", r"data_path is \['a'\], a list: expected a text"),
+        ("dataset: toy\nllm_encoder: openai:m\nllm_timeout: true", "llm_timeout is True: expected a number of seconds"),
+        ("dataset: toy\nllm_encoder: openai:m\nllm_timeout: [5]", r"llm_timeout is \[5\]"),
         ("dataset: toy\nllm_encodr: x", "the key 'llm_encodr' is unknown: did you mean 'llm_encoder'?"),
-        ("dataset: toy\nllm_revision: 1e5\nllm_prompt: 7", "llm_prompt is 7, a int: expected a text, put it in quotes"),
+        ("dataset: toy\nllm_prompt: 7", "llm_prompt is 7, a int: expected a text, put it in quotes"),
     ],
 )
 def test_files_that_are_refused(tmp_path, content, message):
     (tmp_path / "a.yaml").write_text(content)
     with pytest.raises(LLMInitError, match=message):
         EncodeOptions.from_files([tmp_path / "a.yaml"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../x", r"dataset is '../x': expected the name of a folder in data_path"),
+        ("a/b", "dataset is 'a/b'"),
+        ("a\\b", "dataset is"),
+        ("/etc", "dataset is '/etc'"),
+        ("..", "dataset is '..'"),
+        (".", "dataset is '.'"),
+        ("", "dataset is ''"),
+        ("  ", "dataset is '  '"),
+        ("a\0b", r"dataset is 'a\\x00b'"),
+        ("half \ud83d", "no UTF-8"),
+        ("x" * 256, "256 bytes long: .*at most 255 bytes"),
+        ("é" * 128, "256 bytes long"),
+        (5, "dataset is 5, a int"),
+        (True, "dataset is True, a bool"),
+        (None, "dataset is None"),
+        (["a"], r"dataset is \['a'\], a list"),
+    ],
+)
+def test_a_dataset_is_the_name_of_one_folder(tmp_path, name, message):
+    with pytest.raises(LLMInitError, match=message):
+        check_dataset_name(name)
+    with pytest.raises(LLMInitError, match=message):
+        EncodeOptions.from_settings({"dataset": name}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "x" * 255, "é" * 127, "Amazon_Office (5-core)", "..a", "a.b", "名"])
+def test_what_may_be_the_name_of_a_dataset(name):
+    check_dataset_name(name)
+
+
+def test_a_dataset_writes_nothing_outside_the_cache(server):
+    shutil.copytree(DATA / "tiny", "data/tiny")
+    shutil.copytree(DATA / "tiny", "tiny")
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": "data"}
+    with pytest.raises(LLMInitError, match="dataset is '../tiny'"):
+        encode_items(options(**settings, dataset="../tiny"))
+    assert sorted(path.name for path in Path().iterdir()) == ["data", "tiny"]
+
+
+def test_texts_that_are_a_pipe_a_device_or_a_folder_are_told_at_once(server, data):
+    settings = {"llm_encoder": "openai:mini", "llm_base_url": server.url, "data_path": data.parents[1]}
+    os.mkfifo("pipe.csv")
+    Path("zero.csv").symlink_to("/dev/zero")
+    Path("folder.csv").mkdir()
+    for name, kind in (
+        ("pipe.csv", "a pipe or a device"),
+        ("zero.csv", "a pipe or a device"),
+        ("folder.csv", "a folder"),
+    ):
+        with ended_in(60), pytest.raises(LLMInitError, match=f"{name} is {kind}: expected texts .*a regular file"):
+            plan_encoding(options(**settings, llm_text_file=name))
+    data.unlink()
+    os.mkfifo(data)
+    with ended_in(60), pytest.raises(LLMInitError, match="tiny.item is a pipe or a device"):
+        plan_encoding(options(**settings))
+    with pytest.raises(LLMInitError, match="there is no x+.csv"):
+        plan_encoding(options(**settings, llm_text_file="x" * 300 + ".csv"))
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "message"),
+    [
+        (b"", {}, "EmptyDataError"),
+        (b"item_id:token\n\xff\n", {}, "UnicodeDecodeError"),
+        (b"item_id:token\nB001\n", {"encoding": "utf-99"}, "unknown encoding: utf-99"),
+        (b"item_id:token\nB001\n", {"field_separator": "(("}, "unterminated subpattern"),
+    ],
+)
+def test_interactions_that_cannot_be_read(data, content, settings, message):
+    (data.parent / "tiny.inter").write_bytes(content)
+    Path("own.csv").write_text("item_id,title\nB001,Green tea\n")
+    with pytest.raises(LLMInitError, match=f"tiny.inter cannot be read .*{message}"):
+        plan_encoding(options(**settings, data_path=data.parents[1], llm_text_file="own.csv", llm_encoder=MINILM))
+
+
+def test_a_data_path_that_is_a_file():
+    Path("file").touch()
+    with pytest.raises(LLMInitError, match="there is no folder file/toy"):
+        encode_items(options(dataset="toy", data_path="file", llm_encoder=MINILM))

@@ -1,11 +1,13 @@
 import gzip
 import json
+import sys
 
 import pandas as pd
 import pytest
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.item_text import find_text_fields, parse_template, read_item_texts
+from tests.encoders import ended_in, run_bounded
 from tests.stock import DATA
 
 ITEM = (
@@ -223,7 +225,7 @@ def test_settings_that_are_refused(tmp_path, settings, message):
         (
             "x.item",
             "item_id:token\ttitle:token\na\tb\tc\td\n",
-            "x.item cannot be read .its rows have more fields than its header",
+            "x.item cannot be read .*its rows have more fields than its header",
         ),
         (
             "x.item",
@@ -232,6 +234,32 @@ def test_settings_that_are_refused(tmp_path, settings, message):
         ),
         ("x.csv", "item_id,title\na,b\nc,d,e\n", "x.csv cannot be read .*line 3"),
         ("x.jsonl", '{"item_id": null, "title": "A b"}', "has the item id (None|nan)"),
+        ("x.jsonl", '{"item_id": "a\\ud83d", "title": "A b"}', r"has the item id 'a\\ud83d', half a surrogate pair"),
+        ("x.jsonl", '{"item_id": ["a"], "title": "A b"}', r"has the item id \['a'\]"),
+        ("x.jsonl", '{"item_id": {"a": 1}, "title": "A b"}', "has the item id {'a': 1}"),
+        ("x.jsonl", '{"item_id": true, "title": "A b"}', "has the item id True"),
+        ("x.jsonl", '{"item_id": "a", "t\\ud83d": "A b"}', r"has a field 't\\ud83d', half a surrogate pair"),
+        (
+            "x.jsonl",
+            '{"item_id": "a", "title": ' + "[" * 60 + '"A b"' + "]" * 60 + "}",
+            "x.jsonl cannot be read .*more than 50 deep",
+        ),
+        (
+            "x.jsonl",
+            '{"item_id": "a", "title": ' + '{"a":' * 60 + '"A b"' + "}" * 60 + "}",
+            "x.jsonl cannot be read .*more than 50 deep",
+        ),
+        ("x.jsonl", '{"item_id": "a", "title": ' + "[" * 100_000 + "]" * 100_000 + "}", "x.jsonl cannot be read"),
+        (
+            "x.jsonl",
+            '{"item_id": "a", "title": "A b"}\n[1, 2]',
+            "x.jsonl holds a list in line 2: expected a JSON object a line",
+        ),
+        ("x.json", '[{"item_id": "a", "title": "A b"}]', "x.json holds a list in line 1"),
+        ("x.jsonl", "5", "x.jsonl holds a int in line 1"),
+        ("x.jsonl", "", "x.jsonl has no column item_id"),
+        ("x.csv", "", "x.csv cannot be read"),
+        ("x.item", "\0\n\0", "x.item has no column item_id|x.item cannot be read"),
         ("x.csv", "item_id,title\na,\nb,nan\n", "no field of .* is a text"),
     ],
 )
@@ -247,5 +275,76 @@ def test_no_item_has_a_text(tmp_path):
 
 
 def test_a_missing_file():
-    with pytest.raises(LLMInitError, match="there is no file nowhere.item"):
+    with pytest.raises(LLMInitError, match="there is no nowhere.item .*expected texts"):
         read_item_texts("nowhere.item")
+
+
+LONG = 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("green tea " * (LONG // 10), "green tea " * 100_000),
+        ("x" * LONG, "x" * 1_000_000),
+        ("1" * LONG + " tea leaves", "1" * 1_000_000),
+        ("&" + "amp;" * (LONG // 4), None),
+        ("&#38;" + "#38;" * (LONG // 4), None),
+        ("&#" + "9" * LONG, "&#" + "9" * 999_998),
+        ("[" + "1, " * (LONG // 3) + "1]", None),
+        ("[" * (LONG // 2) + "]" * (LONG // 2), "[" * 1_000_000),
+        ("[1" + "+1" * (LONG // 2) + "]", None),
+        ("[" + "-" * 50_000 + "1]", "[" + "-" * 50_000 + "1]"),
+        ("[1" + "+1" * 40_000 + "]", "[1" + "+1" * 40_000 + "]"),
+        ("[0x" + "f" * 50_000 + "]", "[0x" + "f" * 50_000 + "]"),
+    ],
+)
+def test_a_text_of_ten_megabytes_ends_in_time(tmp_path, caplog, text, expected):
+    rows = [{"item_id": "a", "title": text}, {"item_id": "b", "title": "Earl Grey"}, {"item_id": "c", "title": "Mint"}]
+    path = write(tmp_path, "\n".join(map(json.dumps, rows)), "x.jsonl")
+    with ended_in(40):
+        found = texts(read_item_texts(path))
+    assert (found["b"], found["c"]) == ("Earl Grey", "Mint")
+    assert len(found["a"]) <= 1_000_000
+    if expected is not None:
+        assert found["a"] == expected.strip()
+    told = [line for line in caplog.messages if "1 texts of" in line and "longer than 1,000,000 characters" in line]
+    assert len(told) == (len(text) > 1_000_000)
+
+
+def test_a_text_of_a_million_characters_stays_whole(tmp_path, caplog):
+    path = write(tmp_path, json.dumps({"item_id": "a", "title": "tea " * 249_999 + "tea."}), "x.jsonl")
+    assert read_item_texts(path).texts == ("tea " * 249_999 + "tea.",)
+    assert not caplog.messages
+
+
+def test_entities_encoded_many_times(tmp_path):
+    assert compose(tmp_path, "{title}", title="Salt &" + "amp;" * 9 + " Pepper") == "Salt & Pepper"
+
+
+def test_parquet_of_any_bytes_is_texts_or_an_error(tmp_path):
+    """In a process of its own: a crash would end this one."""
+    frame = pd.DataFrame({"item_id": ["a", "b"], "title": ["Green tea", "Earl Grey"], "tags": [["x", "y"], []]})
+    frame.to_parquet(tmp_path / "right.parquet")
+    run_bounded([sys.executable, "-c", MUTATE, str(tmp_path)], seconds=240)
+
+
+MUTATE = """
+import pathlib, random, sys
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.item_text import read_item_texts
+folder = pathlib.Path(sys.argv[1])
+right = (folder / "right.parquet").read_bytes()
+draw = random.Random(0)
+for number in range(400):
+    content = bytearray(right)
+    for _ in range(draw.randint(1, 4)):
+        content[draw.randrange(len(content))] = draw.randrange(256)
+    if number % 4 == 0:
+        del content[draw.randrange(len(content)):]
+    (folder / "x.parquet").write_bytes(content)
+    try:
+        read_item_texts(folder / "x.parquet")
+    except LLMInitError as error:
+        assert "x.parquet" in str(error)
+"""
