@@ -7,10 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from recbole_llminit.errors import LLMInitError
 
 _INTERRUPTED = 130
+_LONGEST = 1500
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,9 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="List the embedding stores with their facts and sizes, or export one.",
         allow_abbrev=False,
     )
-    listing.add_argument("--llm_cache_dir", help="where stores lie (~/.cache/recbole-llminit)")
+    listing.add_argument("--llm_cache_dir", action=_Once, help="where stores lie (~/.cache/recbole-llminit)")
     listing.add_argument(
         "--export",
+        action=_Once,
         nargs=2,
         metavar=("STORE", "FILE"),
         help="write a store to FILE, .parquet or .npy with ids beside it",
@@ -66,10 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "nearest neighbours of popular items. All other arguments are configuration keys, as --key=value.",
         allow_abbrev=False,
     )
-    inspecting.add_argument("-m", "--model", help="a RecBole model's name, for its split of the data (BPR)")
+    inspecting.add_argument(
+        "-m", "--model", action=_Once, help="a RecBole model's name, for its split of the data (BPR)"
+    )
     add_data_arguments(inspecting)
-    inspecting.add_argument("--checkpoint", help="a trained model's file; the other arguments are in it")
-    inspecting.add_argument("--png", metavar="FILE", help="draw spectra and variances into FILE")
+    inspecting.add_argument("--checkpoint", action=_Once, help="a trained model's file; the other arguments are in it")
+    _add_trust(inspecting)
+    inspecting.add_argument("--png", action=_Once, metavar="FILE", help="draw spectra and variances into FILE")
     inspecting.set_defaults(do=inspect)
     comparing = commands.add_parser(
         "compare",
@@ -79,20 +85,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "every trial, as --key=value. What is finished in the folder is not run again.",
         allow_abbrev=False,
     )
-    comparing.add_argument("--config_files", default="", help="YAML files, separated by spaces")
-    comparing.add_argument("--out", default="comparison", help="the folder of trials and report (comparison)")
-    comparing.add_argument("--jobs", type=int, help="processes that train side by side (the cores of this machine)")
+    comparing.add_argument("--config_files", action=_Once, default="", help="YAML files, separated by spaces")
+    comparing.add_argument(
+        "--out", action=_Once, default="comparison", help="the folder of trials and report (comparison)"
+    )
+    comparing.add_argument(
+        "--jobs", action=_Once, type=int, help="processes that train side by side (the cores of this machine)"
+    )
     comparing.add_argument("--dry-run", action="store_true", help="print the plan and an estimate of the time")
     comparing.add_argument(
         "--report", action="store_true", help="write the report of what has finished, and train nothing"
     )
     comparing.set_defaults(do=compare)
-    options, others = parser.parse_known_args(arguments)
-    options.command_line = ["recbole-llminit", *(sys.argv[1:] if arguments is None else arguments)]
+    given = sys.argv[1:] if arguments is None else arguments
+    options = argparse.Namespace(do=None)
     try:
+        _, others = parser.parse_known_args(given, options)
+        options.command_line = ["recbole-llminit", *given]
         status: int | None = options.do(options, others)
     except LLMInitError as error:
-        sys.stderr.write(f"recbole-llminit: error: {error}\n")
+        # What a library said may have several lines, and what was given any length.
+        said = " ".join(str(error).split())
+        shown = said if len(said) <= _LONGEST else f"{said[: _LONGEST // 2]} ... {said[-_LONGEST // 2 :]}"
+        sys.stderr.write(f"recbole-llminit: error: {shown}\n")
         return 2
     except KeyboardInterrupt:
         kept = {encode: "what was encoded is kept", compare: "finished trials are kept"}.get(options.do)
@@ -104,20 +119,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of RecBole's ``run_recbole.py`` that are not configuration keys."""
-    parser.add_argument("-m", "--model", help="a RecBole model's name, or the dotted path of your own class")
+    parser.add_argument(
+        "-m", "--model", action=_Once, help="a RecBole model's name, or the dotted path of your own class"
+    )
     parser.add_argument(
         "--resume",
+        action=_Once,
         metavar="CHECKPOINT",
         help="go on training from the best epoch of an earlier run, in its file; give the same arguments, and as "
         "--epochs the number in all",
     )
+    _add_trust(parser)
     add_data_arguments(parser)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name the dataset and the configuration files."""
-    parser.add_argument("-d", "--dataset", help="the dataset's name")
-    parser.add_argument("--config_files", default="", help="YAML files, separated by spaces")
+    parser.add_argument("-d", "--dataset", action=_Once, help="the dataset's name")
+    parser.add_argument("--config_files", action=_Once, default="", help="YAML files, separated by spaces")
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust-pickles",
+        action="store_true",
+        help="read the checkpoints and saved datasets that are named whole, which can run code: say so only where you "
+        "trust whoever made them. Without it classes other than RecBole's are refused",
+    )
+
+
+class _Once(argparse.Action):
+    """An argument that is given once, under whichever of its names; twice the same is once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = vars(namespace).setdefault("given", {})
+        if given.setdefault(self.dest, values) != values:
+            raise LLMInitError(
+                f"the argument {' or '.join(self.option_strings)} is given twice, as {given[self.dest]!r} and "
+                f"{values!r}: give it once"
+            )
+        setattr(namespace, self.dest, values)
 
 
 def run(options: argparse.Namespace, others: Sequence[str]) -> None:
@@ -133,6 +180,7 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> None:
         config_file_list=options.config_files.split(),
         arguments=others,
         resume=options.resume,
+        trust_pickles=options.trust_pickles,
     )
 
 
@@ -168,8 +216,10 @@ def inspect(options: argparse.Namespace, others: Sequence[str]) -> None:
     if options.checkpoint:
         if others or files or options.model or options.dataset:
             raise LLMInitError("--checkpoint has its configuration in it: leave the other arguments out, but --png")
-        inspection = inspect_checkpoint(options.checkpoint)
+        inspection = inspect_checkpoint(options.checkpoint, trust_pickles=options.trust_pickles)
     else:
+        if options.trust_pickles:
+            raise LLMInitError("--trust-pickles is said of --checkpoint: give one, or leave it out")
         given = read_settings(files, others)
         model = options.model or given.get("model", "BPR")
         strategy = {} if "init_strategy" in given else {"init_strategy": "var"}

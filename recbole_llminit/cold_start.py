@@ -86,6 +86,10 @@ def drop_while_preparing(config: Any, dataset: Any, prepare: Callable[[Any, Any]
         train, *others = build()
         users = train.inter_feat[train.uid_field].numpy()
         kept = kept_interactions(users, drop, config["seed"])
+        if not len(kept):
+            raise LLMInitError(
+                f"drop_train is {drop}, and none of the {len(users):,} training interactions is left: set a smaller one"
+            )
         getLogger().info(f"drop_train is {drop}: {len(kept):,} of {len(users):,} training interactions are kept")
         return [train.copy(train.inter_feat[kept]), *others]
 

@@ -12,6 +12,7 @@ import builtins
 import functools
 import importlib
 import importlib.util
+import pickle
 import sys
 import types
 import warnings
@@ -23,6 +24,7 @@ import pandas as pd
 import scipy.sparse
 import torch
 
+from recbole_llminit import checkpoint
 from recbole_llminit.adjacency import (
     bipartite_adjacency,
     degree_scales,
@@ -34,7 +36,7 @@ from recbole_llminit.errors import LLMInitError
 
 RECBOLE_VERSION = "1.2.1"
 
-_TORCH_LOAD_MODULES = (
+_CHECKPOINT_MODULES = (
     "recbole.trainer.trainer",
     "recbole.model.general_recommender.convncf",
     "recbole.model.general_recommender.nais",
@@ -61,7 +63,7 @@ def apply() -> None:
     check_recbole_version()
     restore_numpy_aliases()
     restore_dok_update()
-    load_whole_checkpoints()
+    save_and_load_checkpoints_safely()
     lengths_per_row()
     fill_missing_sequences()
     fill_missing_values()
@@ -72,7 +74,7 @@ def apply() -> None:
 
 def mend_model(model_class: type) -> None:
     """Mend what a model brings in with its own module, which may have been imported after `apply`."""
-    load_whole_checkpoints()
+    save_and_load_checkpoints_safely()
     build_graph_from_arrays(model_class)
     multiply_sparse_matrices_in_full_precision(model_class)
     if any(entry.__module__ == "recbole.model.knowledge_aware_recommender.kgat" for entry in model_class.__mro__):
@@ -125,29 +127,48 @@ def restore_dok_update() -> None:
         scipy.sparse.dok_matrix._update = lambda self, data: self._dict.update(data)
 
 
-def load_whole_checkpoints() -> None:
-    """Let RecBole load its own checkpoints, which hold its ``Config`` beside the weights.
+def save_and_load_checkpoints_safely() -> None:
+    """Let RecBole load its own checkpoints, without running what they hold, and save them whole or not at all.
 
-    Where: ``recbole/trainer/trainer.py:323,583`` and the models that read a pre-trained RecBole checkpoint:
-    ``convncf.py:82``, ``nais.py:127``, ``neumf.py:84-85``, ``ract.py:75,84``, ``kd_dagfm.py:56``, ``s3rec.py:120``.
-    Versions: torch >= 2.6 loads weights only unless told otherwise: ``UnpicklingError``. Only RecBole's own calls are
-    changed, in the modules that are imported; `mend_model` calls this again.
-    Until: RecBole passes ``weights_only=False`` itself.
+    Where: ``torch.load`` in ``recbole/trainer/trainer.py:323,583`` and in the models that read a pre-trained RecBole
+    checkpoint: ``convncf.py:82``, ``nais.py:127``, ``neumf.py:84-85``, ``ract.py:75,84``, ``kd_dagfm.py:56``,
+    ``s3rec.py:120``; ``torch.save`` in ``trainer.py:308,770``; ``pickle`` in ``recbole/data/utils.py:61,99,122`` and
+    ``data/dataset/dataset.py:1886``.
+    Versions: torch >= 2.6 loads weights only unless told otherwise, and RecBole's checkpoints hold its ``Config``:
+    ``UnpicklingError``. All: a checkpoint is saved in place, so that a full disk or a killed run loses the one that
+    was there, and loading unpickles anything. See `recbole_llminit.checkpoint`.
+    Until: RecBole does so itself. Only RecBole's own calls are changed, in the modules that are imported;
+    `mend_model` calls this again.
     """
     importlib.import_module("recbole.trainer.trainer")
-    for name in _TORCH_LOAD_MODULES:
+    for name in _CHECKPOINT_MODULES:
         module: Any = sys.modules.get(name)
         if module is not None and module.torch is torch:
-            module.torch = _TorchLoadingObjects("torch")
+            module.torch = _TorchWithCheckpoints("torch")
+    for name in ("recbole.data.utils", "recbole.data.dataset.dataset"):
+        module = importlib.import_module(name)
+        if module.pickle is pickle:
+            module.pickle = _TrustedPickles("pickle")
 
 
-class _TorchLoadingObjects(types.ModuleType):
-    """The torch module with a ``load`` that unpickles whole objects, as before torch 2.6."""
+class _TorchWithCheckpoints(types.ModuleType):
+    """The torch module with the ``load`` and ``save`` of `recbole_llminit.checkpoint`."""
 
-    load = staticmethod(functools.partial(torch.load, weights_only=False))
+    load = staticmethod(checkpoint.load)
+    save = staticmethod(checkpoint.save)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
+
+
+class _TrustedPickles(types.ModuleType):
+    """The module pickle for RecBole's saved datasets and data loaders."""
+
+    load = staticmethod(checkpoint.unpickle)
+    dump = staticmethod(checkpoint.pickle_into)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pickle, name)
 
 
 def build_graph_from_arrays(model_class: type) -> None:

@@ -20,8 +20,10 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
+from recbole_llminit import checkpoint
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.ranks import PATIENCE
+from recbole_llminit.reading import is_file
 
 _PER_EVALUATION = ("rec.items", "rec.topk", "rec.meanrank", "rec.score", "data.label")
 
@@ -172,19 +174,11 @@ def save_once(save: Callable[..., None]) -> Callable[..., None]:
 
     Where: ``recbole/trainer/trainer.py:296``.
     Ailment: the first process of each host writes, and hosts that share a file system write into the same file at once.
-    Another process that ends stops the first one, perhaps while it writes: so the file appears whole or not at all.
     """
 
     def saving(self: Any, epoch: int, verbose: bool = True, **options: Any) -> None:
-        if self.config["single_spec"]:
+        if self.config["single_spec"] or torch.distributed.get_rank() == 0:
             save(self, epoch, verbose, **options)
-        elif torch.distributed.get_rank() == 0:
-            path = Path(options.pop("saved_model_file", self.saved_model_file))
-            unfinished = path.with_name(f".{path.name}.writing")
-            save(self, epoch, verbose=False, saved_model_file=str(unfinished), **options)
-            unfinished.replace(path)
-            if verbose:
-                self.logger.info(f"Saving current: {path}")
 
     return saving
 
@@ -213,6 +207,9 @@ def wait_for_the_checkpoint(evaluate: Callable[..., Any]) -> Callable[..., Any]:
     def evaluating(self: Any, eval_data: Any, load_best_model: bool = True, *others: Any, **options: Any) -> Any:
         if load_best_model and not self.config["single_spec"]:
             torch.distributed.barrier(_joined[0])
+            if is_file(self.saved_model_file):
+                # The first process has written it.
+                checkpoint.adopt(self.saved_model_file)
         return evaluate(self, eval_data, load_best_model, *others, **options)
 
     return evaluating

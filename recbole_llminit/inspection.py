@@ -273,20 +273,22 @@ def inspect_vectors(config: Config) -> Inspection:
     return Inspection(f"{config['dataset']}, {vectors.embeddings.encoder}", parts, notes)
 
 
-def inspect_checkpoint(path: str | Path) -> Inspection:
+def inspect_checkpoint(path: str | Path, *, trust_pickles: bool = False) -> Inspection:
     """Measure the user and item tables of a trained model; no vectors are needed.
 
     Parameters
     ----------
     path : path
-        A checkpoint that you or someone you trust trained: RecBole's checkpoints are pickles.
+        A checkpoint.
+    trust_pickles : bool
+        Whether you trust whoever made it; see `load_data_and_model <recbole_llminit.quick_start.load_data_and_model>`.
 
     Raises
     ------
     LLMInitError
         If it is no checkpoint of RecBole's, or the model has no tables that can be found.
     """
-    config, model, dataset, train_data, _, _ = load_data_and_model(path)
+    config, model, dataset, train_data, _, _ = load_data_and_model(path, trust_pickles=trust_pickles)
     parts = _Dataset(config, dataset, train_data._dataset).measure_tables(model, str(path))
     return Inspection(f"{config['dataset']}, {config['model']}, {Path(path).name}", tuple(parts))
 

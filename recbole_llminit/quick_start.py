@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import glob
 import logging
 import os
-import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,22 @@ from typing import Any
 import torch
 import yaml
 
+from recbole_llminit.checkpoint import read_checkpoint, require_writable, reserved_name, trusting
 from recbole_llminit.cold_start import drop_while_preparing, read_drop
-from recbole_llminit.config import Config, InitOptions
+from recbole_llminit.config import Config, InitOptions, is_own_or_recboles
 from recbole_llminit.distributed import group_of_run
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.freeze import frozen_rows
 from recbole_llminit.model import build_model
 from recbole_llminit.ranks import LAUNCH_KEYS, Launch, Ranks, ranks_of_run, refuse_several
+from recbole_llminit.reading import foreign_reader, is_folder, reason, require_file
+from recbole_llminit.recbole_keys import describe_given, describe_unread
+from recbole_llminit.strategy import suggest
 
 # After recbole_llminit.config, which mends RecBole, and says so where it is not installed.
 import recbole  # isort: skip
 from recbole.data import create_dataset, data_preparation  # isort: skip
-from recbole.utils import ModelType, get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
+from recbole.utils import EvaluatorType, ModelType, get_environment, get_trainer, init_logger, init_seed, set_color  # isort: skip
 from recbole.utils.argument_list import dataset_arguments  # isort: skip
 
 _SAME_TO_RESUME = (
@@ -42,6 +47,9 @@ _SAME_TO_RESUME = (
     ),
 )  # fmt: skip
 
+_OF_DATA = (*dataset_arguments, "eval_args", "train_neg_sample_args", "encoding", "discretization", "kg_reverse_r",
+            "worker", "train_batch_size", "eval_batch_size", "transform")  # fmt: skip
+
 _own_handlers: list[logging.Handler] = []
 
 
@@ -55,6 +63,7 @@ def run_recbole_llminit(
     arguments: Sequence[str] = (),
     callback_fn: Callable[[int, float], None] | None = None,
     resume: str | Path | None = None,
+    trust_pickles: bool = False,
 ) -> dict[str, Any]:
     """Train and test a RecBole model, started from LLM embeddings where ``init_strategy`` says so.
 
@@ -76,9 +85,11 @@ def run_recbole_llminit(
         Called with the epoch and the validation score after each validation (RecBole's ``Trainer.fit``).
     resume : path, optional
         (Or the key ``resume``.) A checkpoint of the same configuration, from which training goes on, and which it
-        overwrites: RecBole's, or one that you or someone you trust trained (it is a pickle). RecBole saves the best
-        epoch, so that is where it goes on, with new batches and negatives. Nothing is written from vectors, none are
-        needed, and item rows that were frozen stay so.
+        overwrites. RecBole saves the best epoch, so that is where it goes on, with new batches and negatives. Nothing
+        is written from vectors, none are needed, and item rows that were frozen stay so.
+    trust_pickles : bool
+        Whether the checkpoints and saved datasets that the configuration names may hold any class, which can run code
+        when they are read; see `load_data_and_model`.
 
     Returns
     -------
@@ -103,8 +114,9 @@ def run_recbole_llminit(
         # The class that get_model returns cannot be sent to another process, and does nothing more.
         model = vars(model).get("stock_class", model)
     run = functools.partial(
-        _run, model, dataset, config_file_list, config_dict, saved, arguments, callback_fn=callback_fn, resume=resume
-    )
+        _run, model, dataset, config_file_list, config_dict, saved, arguments, callback_fn=callback_fn, resume=resume,
+        trust_pickles=trust_pickles,
+    )  # fmt: skip
     launch = Launch.from_torchrun()
     if launch is not None:
         return run(launch=launch)
@@ -132,6 +144,7 @@ def _run(
     *,
     callback_fn: Callable[[int, float], None] | None,
     resume: str | Path | None,
+    trust_pickles: bool,
     config: Config | None = None,
     launch: Launch | None = None,
 ) -> dict[str, Any]:
@@ -142,7 +155,7 @@ def _run(
         config_dict = {**(config_dict or {}), **launch.settings}
     config = config or Config(model, dataset, config_file_list, config_dict, arguments)
     resume = config["resume"] if resume is None else resume
-    with ranks_of_run(group_of_run(config)) as ranks:
+    with trusting(trust_pickles, config.model_class), ranks_of_run(group_of_run(config)) as ranks:
         _prepare(config, ranks, saved=saved, write=resume is None)
         if resume is not None:
             _refuse_resume(config, Path(resume), saved=saved)
@@ -176,13 +189,17 @@ def objective_function(
     return {"model": config["model"], **_train_and_test(config, Ranks(), saved=saved, verbose=False)}
 
 
-def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any, Any]:
+def load_data_and_model(model_file: str | Path, *, trust_pickles: bool = False) -> tuple[Any, Any, Any, Any, Any, Any]:
     """Load a checkpoint with its dataset and split; the embedding store is not needed.
 
     Parameters
     ----------
     model_file : path
-        A checkpoint that you or someone you trust trained: RecBole's checkpoints are pickles.
+        A checkpoint.
+    trust_pickles : bool
+        Whether you trust whoever made it, and the saved datasets that it names. RecBole's checkpoints are pickles,
+        which can run code: left out, what is read holds nothing but numbers and RecBole's own classes. One of a class
+        of your own, or that RecBole has saved without this package, is read where you trust it.
 
     Returns
     -------
@@ -190,62 +207,61 @@ def load_data_and_model(model_file: str | Path) -> tuple[Any, Any, Any, Any, Any
         ``config, model, dataset, train_data, valid_data, test_data``; item rows that were frozen in training are so in
         the model.
 
+    Raises
+    ------
+    LLMInitError
+        If the file is no checkpoint, damaged, or holds other classes and is not trusted.
+
     Notes
     -----
     Source: ``load_data_and_model`` in ``recbole/quick_start/quick_start.py``; works for a class of your own as well. A
     model trained on a GPU is loaded on the CPU where there is no GPU.
     """
-    checkpoint = _read_checkpoint(Path(model_file))
+    with trusting(trust_pickles):
+        return _load_data_and_model(Path(model_file))
+
+
+def _load_data_and_model(path: Path) -> tuple[Any, Any, Any, Any, Any, Any]:
+    checkpoint = read_checkpoint(path)
     config = checkpoint["config"]
-    if config["device"].type == "cuda" and not torch.cuda.is_available():
-        config["device"] = torch.device("cpu")
-    init_seed(config["seed"], config["reproducibility"])
-    _start_logging(config)
-    dataset = create_dataset(config)
-    getLogger().info(dataset)
-    train_data, valid_data, test_data = drop_while_preparing(config, dataset, data_preparation)
-    init_seed(config["seed"], config["reproducibility"])
-    model = build_model(config, train_data._dataset, write=False)
-    model.load_state_dict(checkpoint["state_dict"])
-    model.load_other_parameter(checkpoint.get("other_parameter"))
+    with foreign_reader(path, "a checkpoint whose configuration, data and weights belong together"):
+        if config["device"].type == "cuda" and not torch.cuda.is_available():
+            config["device"] = torch.device("cpu")
+        init_seed(config["seed"], config["reproducibility"])
+        _start_logging(config)
+        dataset, (train_data, valid_data, test_data) = _load_splits(config, Ranks())
+        getLogger().info(dataset)
+        init_seed(config["seed"], config["reproducibility"])
+        model = build_model(config, train_data._dataset, write=False)
+        model.load_state_dict(checkpoint["state_dict"])
+        model.load_other_parameter(checkpoint.get("other_parameter"))
     return config, model, dataset, train_data, valid_data, test_data
 
 
 def load_data(config: Config) -> tuple[Any, Any]:
     """Load a configuration's dataset as a run would, and return it with its training split."""
     init_seed(config["seed"], config["reproducibility"])
-    dataset = create_dataset(config)
-    train_data, _, _ = drop_while_preparing(config, dataset, data_preparation)
+    dataset, (train_data, _, _) = _load_splits(config, Ranks())
     return dataset, train_data._dataset
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of RecBole's trainer, with its configuration."""
-    if not path.is_file():
-        raise LLMInitError(f"there is no checkpoint {path} (looked in {Path.cwd()})")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    except ModuleNotFoundError as error:
-        raise LLMInitError(
-            f"{path} was trained with a class of the module {error.name!r}, which is not on the Python path: run this "
-            f"where that module is"
-        ) from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise LLMInitError(f"{path} is no checkpoint of RecBole's ({error})") from error
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict", "epoch"} <= checkpoint.keys():
-        raise LLMInitError(f"{path} is no checkpoint of RecBole's trainer: expected config, state_dict and epoch in it")
-    return checkpoint
 
 
 def _refuse_resume(config: Config, path: Path, *, saved: bool) -> None:
     """Raise for a checkpoint that another configuration trained, or from which there is nothing to train."""
-    checkpoint = _read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    lacking = {"optimizer", "cur_step", "best_valid_score"} - checkpoint.keys()
+    if lacking:
+        raise LLMInitError(f"{path} has no {' and no '.join(sorted(lacking))}: there is nothing to go on with")
+    for key, kind in (("epoch", int), ("cur_step", int), ("best_valid_score", int | float)):
+        if not isinstance(checkpoint[key], kind) or (kind is int and checkpoint[key] < 0):
+            raise LLMInitError(
+                f"{path} has {checkpoint[key]!r} as its {key}: expected a number, take another checkpoint"
+            )
     theirs = checkpoint["config"]
-    for keys, reason in _SAME_TO_RESUME:
+    for keys, why in _SAME_TO_RESUME:
         for key in keys:
             if _settled(theirs[key]) != _settled(config[key]):
                 raise LLMInitError(
-                    f"{path} was trained with {key}: {theirs[key]}, and this run has {config[key]}: {reason}"
+                    f"{path} was trained with {key}: {theirs[key]}, and this run has {config[key]}: {why}"
                 )
     if theirs["data_path"] != config["data_path"]:
         getLogger().warning(
@@ -290,8 +306,12 @@ def _prepare(config: Config, ranks: Ranks, *, saved: bool, write: bool = True) -
     if ranks.world > 1:
         _refuse_several(config)
     read_drop(config)
+    if saved:
+        require_writable(config["checkpoint_dir"])
     init_seed(config["seed"], config["reproducibility"])
     _start_logging(config)
+    for key in config.unread_keys():
+        getLogger().warning(describe_unread(key, config["model"]))
     options = InitOptions.from_config(config)
     if options.embedding is not None and options.encode is not None and not options.encode.are_default:
         getLogger().warning("llm_embedding is set: the llm_ keys of the encoder and the texts are not used")
@@ -312,8 +332,11 @@ def _refuse_several(config: Config) -> None:
 
 def _comes_later(config: Config) -> bool:
     """Whether RecBole downloads the dataset, with its texts: then the model's constructor makes the vectors."""
-    if config["llm_embedding"] is not None or Path(config["data_path"]).is_dir():
-        return False
+    return config["llm_embedding"] is None and not is_folder(config["data_path"]) and _is_downloaded(config)
+
+
+def _is_downloaded(config: Config) -> bool:
+    """Whether RecBole knows where to download the dataset."""
     urls = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
     return config["dataset"] in yaml.safe_load(urls.read_text(encoding="utf-8"))
 
@@ -328,40 +351,28 @@ def _train_and_test(
     resume: str | Path | None = None,
 ) -> dict[str, Any]:
     logger = getLogger()
-    dataset = _create_dataset(config, ranks)
+    dataset, (train_data, valid_data, test_data) = _load_splits(config, ranks)
     if verbose:
         logger.info(dataset)
-    train_data, valid_data, test_data = drop_while_preparing(config, dataset, data_preparation)
     init_seed(config["seed"], config["reproducibility"])
-    model = build_model(config, train_data._dataset, write=resume is None)
-    if ranks.rank > 0:
-        # The same model everywhere, and other negatives.
-        init_seed(config["seed"] + ranks.rank, config["reproducibility"])
-    if verbose:
-        logger.info(model)
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    with _refusals(config):
+        model = build_model(config, train_data._dataset, write=resume is None)
+        if ranks.rank > 0:
+            # The same model everywhere, and other negatives.
+            init_seed(config["seed"] + ranks.rank, config["reproducibility"])
+        if verbose:
+            logger.info(model)
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     if resume is not None:
         _resume(trainer, resume)
-    if saved and model.init_report is not None and ranks.rank == 0:
-        # Before training, so that an interrupted run's checkpoint has its report as well.
-        model.init_report.save(Path(trainer.saved_model_file).with_suffix(".json"))
-    show_progress = verbose and config["show_progress"]
-    try:
-        best_valid_score, best_valid_result = trainer.fit(
-            train_data,
-            valid_data,
-            verbose=verbose,
-            saved=saved,
-            show_progress=show_progress,
-            # Not every trainer's fit takes one.
-            **({} if callback_fn is None else {"callback_fn": callback_fn}),
+    with _named_apart(trainer, ranks, wanted=saved and resume is None):
+        if saved and model.init_report is not None and ranks.rank == 0:
+            # Before training, so that an interrupted run's checkpoint has its report as well.
+            model.init_report.save(Path(trainer.saved_model_file).with_suffix(".json"))
+        best_valid_score, best_valid_result = _fit(
+            trainer, train_data, valid_data, saved=saved, verbose=verbose, callback_fn=callback_fn
         )
-    except KeyboardInterrupt:
-        if verbose and saved and Path(trainer.saved_model_file).is_file():
-            logger.warning(
-                f"Interrupted; the best epoch so far is saved, go on with --resume={trainer.saved_model_file}"
-            )
-        raise
+    show_progress = verbose and config["show_progress"]
     if (
         resume is not None
         and best_valid_result is None
@@ -379,23 +390,151 @@ def _train_and_test(
     }
 
 
+def _fit(
+    trainer: Any,
+    train_data: Any,
+    valid_data: Any,
+    *,
+    saved: bool,
+    verbose: bool,
+    callback_fn: Callable[[int, float], None] | None,
+) -> tuple[float, Mapping[str, Any] | None]:
+    """Train by RecBole's trainer, and say how to go on where that is interrupted."""
+    try:
+        found: tuple[float, Mapping[str, Any] | None] = trainer.fit(
+            train_data,
+            valid_data,
+            verbose=verbose,
+            saved=saved,
+            show_progress=verbose and trainer.config["show_progress"],
+            # Not every trainer's fit takes one.
+            **({} if callback_fn is None else {"callback_fn": callback_fn}),
+        )
+        return found
+    except KeyError as error:
+        if not str(error.args[0]).startswith(trainer.config["NEG_PREFIX"]):
+            raise
+        raise LLMInitError(
+            f"{trainer.config['model']} is trained with negative items, and there are none (train_neg_sample_args: "
+            f"{trainer.config['train_neg_sample_args']}): set their distribution, or leave the key out"
+        ) from error
+    except ValueError as error:
+        if "nan" not in str(error).lower():
+            raise
+        raise LLMInitError(
+            f"RecBole ends the training ({error}): set a smaller learning_rate or init_scale, and look at the data and "
+            f"the vectors"
+        ) from error
+    except KeyboardInterrupt:
+        if verbose and saved and Path(trainer.saved_model_file).is_file():
+            getLogger().warning(
+                f"Interrupted; the best epoch so far is saved, go on with --resume={trainer.saved_model_file}"
+            )
+        raise
+
+
+@contextlib.contextmanager
+def _named_apart(trainer: Any, ranks: Ranks, *, wanted: bool) -> Iterator[None]:
+    """Give the checkpoint a name that no other run has, the same in all processes, if one is to be saved."""
+    if not wanted:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        name = trainer.saved_model_file
+        if ranks.rank == 0:
+            name = str(stack.enter_context(reserved_name(name)))
+        trainer.saved_model_file = ranks.share(name)
+        yield
+
+
+@contextlib.contextmanager
+def _refusals(config: Any) -> Iterator[None]:
+    """Turn what one of RecBole's models or trainers raises when it is made into a clear error; a user's own passes."""
+    try:
+        yield
+    except LLMInitError:
+        raise
+    except Exception as error:
+        if not is_own_or_recboles(config.model_class):
+            raise
+        raise LLMInitError(
+            f"RecBole's {config['model']} cannot be made with this configuration ({reason(error)}): check the values "
+            f"of its keys{describe_given(config, config.external_config_dict.keys() - {*dataset_arguments})}"
+        ) from error
+
+
+def _load_splits(config: Any, ranks: Ranks) -> tuple[Any, Any]:
+    """Load a configuration's dataset, and its training, validation and test data.
+
+    Raises
+    ------
+    LLMInitError
+        If the data are not there, or cannot be loaded or split as the configuration says.
+    """
+    _refuse_no_data(config)
+    try:
+        dataset = _create_dataset(config, ranks)
+        splits = drop_while_preparing(config, dataset, data_preparation)
+    except LLMInitError:
+        raise
+    except Exception as error:
+        # RecBole raises what its insides happen to raise over a file or a value.
+        raise LLMInitError(
+            f"RecBole cannot load the dataset {config['dataset']} from {config['data_path']} ({reason(error)}): check "
+            f"its files, and the keys that say how it is read, filtered and split{describe_given(config, _OF_DATA)}"
+        ) from error
+    longest = max(config["topk"])
+    if config["eval_type"] == EvaluatorType.RANKING and longest > dataset.item_num:
+        raise LLMInitError(
+            f"topk is {config['topk']}, and {config['dataset']} has {dataset.item_num - 1:,} items: set topk to no more"
+        )
+    return dataset, splits
+
+
+def _refuse_no_data(config: Any) -> None:
+    """Raise where RecBole would find no interactions, and does not know where to download them."""
+    folder, name = Path(config["data_path"]), config["dataset"]
+    if config["dataset_save_path"]:
+        return
+    if not is_folder(folder):
+        if not _is_downloaded(config):
+            there = [path.name for path in folder.parent.iterdir() if path.is_dir()] if is_folder(folder.parent) else []
+            raise LLMInitError(
+                f"there is no folder {folder} of the dataset {name} (looked in {Path.cwd()}){suggest(name, there)}; "
+                f"check dataset and data_path"
+            )
+        return
+    parts = config["benchmark_filename"]
+    for part in [None] if parts is None else parts:
+        require_file(
+            folder / (f"{name}.inter" if part is None else f"{name}.{part}.inter"),
+            f"the interactions of the dataset {name}"
+            + ("" if part is None else f", one of benchmark_filename: {', '.join(map(str, parts))}"),
+        )
+    for path in folder.glob(f"{glob.escape(name)}.*"):
+        # A pipe would be read for ever.
+        if not path.is_dir():
+            require_file(path, f"a file of the dataset {name}")
+
+
 def _create_dataset(config: Config, ranks: Ranks) -> Any:
     """Load the data; where RecBole downloads or saves it, the first process does so before the others look."""
     first = ranks.share(config["save_dataset"] or not Path(config["data_path"]).is_dir())
     if first and ranks.rank > 0:
         ranks.wait()
         config["save_dataset"] = False
+        with trusting(True, config.model_class):
+            # The first process has saved it, or read it before.
+            return create_dataset(config)
     dataset = create_dataset(config)
-    if first and ranks.rank == 0:
+    if first:
         ranks.wait()
     return dataset
 
 
 def _resume(trainer: Any, path: str | Path) -> None:
-    try:
+    with foreign_reader(path, "a checkpoint of the model of this configuration"):
         trainer.resume_checkpoint(path)
-    except (RuntimeError, ValueError) as error:
-        raise LLMInitError(f"{path} does not fit the model of this configuration: {error}") from error
     frozen = sum(len(rows["ids"]) for rows in frozen_rows(trainer.model).values())
     getLogger().info(
         f"Nothing is written from vectors: training goes on after epoch {trainer.start_epoch}, the best of the run "
@@ -421,6 +560,8 @@ def _start_logging(config: Any) -> None:
     others, root.handlers[:] = root.handlers[:], []
     try:
         init_logger(config)
+    except OSError as error:
+        raise LLMInitError(f"RecBole's log cannot be written to {Path('log').absolute()} ({reason(error)})") from error
     finally:
         _own_handlers[:] = root.handlers
         root.handlers.extend(others)

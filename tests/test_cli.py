@@ -18,7 +18,8 @@ PROGRAMS = {
 
 
 def arguments(settings):
-    return [f"--{key}={value}" for key, value in settings.items() if key not in ("dataset", "load_col")]
+    # BPR does not read the hidden size.
+    return [f"--{key}={value}" for key, value in settings.items() if key not in ("dataset", "load_col", "hidden_size")]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -126,3 +127,36 @@ def test_stores_where_there_are_none(capsys):
     assert capsys.readouterr().out == "there is no store in nowhere\n"
     assert main(["stores", "--llm_cash_dir=nowhere"]) == 2
     assert "stores knows no --llm_cash_dir=nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["run", "-m", "BPR", "--model=LightGCN"], "-m or --model is given twice, as 'BPR' and 'LightGCN'"),
+        (["run", "-m", "BPR", "-d", "tiny", "--dataset", "ml-100k"], "-d or --dataset is given twice"),
+        (["run", "--config_files=a.yaml", "--config_files=b.yaml"], "--config_files is given twice"),
+        (["inspect", "-m", "BPR", "-m", "LightGCN"], "-m or --model is given twice"),
+        (["compare", "--out=a", "--out=b"], "--out is given twice"),
+        (["stores", "--llm_cache_dir=a", "--llm_cache_dir=b"], "--llm_cache_dir is given twice"),
+    ],
+)
+def test_an_argument_under_two_names(command, message, capsys):
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_same_argument_twice_is_once(llm, capsys):
+    assert (
+        main(["run", "-m", "BPR", "--model=BPR", "-d", "tiny", "--dataset=tiny", "--init_strategy=none", "--epochs=0"])
+        == 2
+    )
+    assert "epochs is 0: expected a whole number from 1 on" in capsys.readouterr().err
+
+
+def test_a_message_is_one_line_however_much_a_library_says(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("a: [1, 2\nb: {")
+    assert main(["run", "-m", "BPR", "-d", "ml-100k", "--config_files=a.yaml"]) == 2
+    assert main(["run", "-m", "BPR", "-d", "ml-100k", f"--config_files={'x' * 5000}"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "a.yaml cannot be read" in first
+    assert len(second) < 2000

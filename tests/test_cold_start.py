@@ -74,7 +74,7 @@ def test_a_checkpoint_knows_its_training_interactions(tiny, tmp_path):
 def test_from_the_command_line(tiny):
     result = run_recbole_llminit("LightGCN", config_dict={**tiny, "epochs": 1}, arguments=["--drop_train=all_but_one"])
     assert np.isfinite(result["best_valid_score"])
-    with pytest.raises(LLMInitError, match=r"--droptrain is unknown: did you mean --drop_train\?"):
+    with pytest.raises(LLMInitError, match=r"'droptrain' is unknown.*did you mean 'drop_train'\?"):
         Config("BPR", config_dict=tiny, arguments=["--droptrain=0.5"])
 
 
@@ -95,3 +95,10 @@ def test_without_the_key_the_run_is_as_ever(tiny):
     torch.manual_seed(0)
     first = run_recbole_llminit("BPR", config_dict=tiny)
     assert run_recbole_llminit("BPR", config_dict={**tiny, "drop_train": "none"})["test_result"] == first["test_result"]
+
+
+def test_a_share_that_leaves_nothing(tiny):
+    with pytest.raises(
+        LLMInitError, match=r"drop_train is 0.9999, and none of the [0-9]+ training interactions is left"
+    ):
+        run_recbole_llminit("BPR", config_dict={**tiny, "drop_train": 0.9999})

@@ -42,6 +42,7 @@ class Watched(BPR):
 """
 # 33 users are left: not a multiple of two.
 LAUNCH = Launch(nproc=2, world_size=2, group_offset=0, ip="localhost", port=1)
+_started = []
 SETTINGS = {"user_inter_num_interval": "[8,inf)", "metrics": ["Recall", "NDCG", "MRR", "GAUC"], "epochs": 2}
 
 
@@ -52,19 +53,31 @@ def watched(tmp_path, monkeypatch):
     return "watched.Watched"
 
 
+@pytest.fixture(autouse=True)
+def _no_run_outlives_its_test():
+    yield
+    while _started:
+        run = _started.pop()
+        run.kill()
+        run.communicate(timeout=30)
+
+
 def command(settings, *launcher, model="BPR"):
-    given = [f"--{key}={value}" for key, value in settings.items()]
+    # BPR does not read the hidden size.
+    given = [f"--{key}={value}" for key, value in settings.items() if key != "hidden_size"]
     return [sys.executable, *launcher, "-m", "recbole_llminit", "run", "-m", model, *given]
 
 
 def start(settings, *launcher, **options):
     environment = {**os.environ, "PYTHONPATH": str(DATA.parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    run = subprocess.Popen(
         command(settings, *launcher, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=environment,
         # A shell in the background has its programs ignore interrupts.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
+    _started.append(run)
+    return run
 
 
 def the_checkpoint():
@@ -85,7 +98,7 @@ def test_two_processes_start_alike_and_test_as_one(watched, llm):
     assert all(0 < value < 1 for value in found["test_result"].values())
 
     first, second = (torch.load(f"start-{rank}.pt") for rank in (0, 1))
-    config, model, _, train_data, _, test_data = load_data_and_model(the_checkpoint())
+    config, model, _, train_data, _, test_data = load_data_and_model(the_checkpoint(), trust_pickles=True)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     trainer.eval_collector.data_collect(train_data)
     assert dict(trainer.evaluate(test_data, load_best_model=False)) == dict(found["test_result"])
@@ -105,7 +118,7 @@ def test_torchrun_and_two_hosts_train_alike(llm):
     settings = {key: json.dumps(value) if isinstance(value, dict | list) else value for key, value in llm.items()}
     settings["user_inter_num_interval"] = SETTINGS["user_inter_num_interval"]
     torchrun = start(settings, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    output, _ = torchrun.communicate()
+    output, _ = torchrun.communicate(timeout=240)
     assert torchrun.returncode == 0, output
     (expected,) = results(output)
 
@@ -113,7 +126,7 @@ def test_torchrun_and_two_hosts_train_alike(llm):
         listener.bind(("localhost", 0))
         port = listener.getsockname()[1]
     hosts = [start({**settings, "nproc": 1, "world_size": 2, "group_offset": host, "port": port}) for host in (0, 1)]
-    outputs = [host.communicate()[0] for host in hosts]
+    outputs = [host.communicate(timeout=240)[0] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], outputs
     # Only the first process of all writes a log.
     assert [results(output) for output in outputs] == [[expected], []]

@@ -167,7 +167,7 @@ def test_the_command_with_a_checkpoint(llm, tmp_path, capsys):
     assert main(["inspect", f"--checkpoint={checkpoint}", "-d", "tiny"]) == 2
     assert "--checkpoint has its configuration in it" in capsys.readouterr().err
     assert main(["inspect", "--checkpoint=nothing.pth"]) == 2
-    assert "there is no checkpoint nothing.pth" in capsys.readouterr().err
+    assert "there is no nothing.pth" in capsys.readouterr().err
 
 
 def test_what_is_refused(llm, capsys):

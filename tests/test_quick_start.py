@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,7 @@ def test_a_log_that_cannot_be_opened_leaves_the_users_handler(llm, tmp_path):
     handler = logging.NullHandler()
     logging.getLogger().addHandler(handler)
     (tmp_path / "log").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="log"):
+    with pytest.raises(LLMInitError, match="RecBole's log cannot be written to .*log"):
         run_recbole_llminit("BPR", config_dict=llm)
     assert handler in logging.getLogger().handlers
     logging.getLogger().removeHandler(handler)
@@ -195,7 +196,7 @@ def test_a_checkpoint_of_a_gpu_opens_on_the_cpu(tiny, trainers):
     path = trainers[0].saved_model_file
     checkpoint = torch.load(path, weights_only=False)
     checkpoint["config"]["device"] = torch.device("cuda")
-    torch.save(checkpoint, path, pickle_protocol=4)
+    torch.save(checkpoint, path)
     config, model, *_ = load_data_and_model(path)
     assert config["device"] == model.item_embedding.weight.device == torch.device("cpu")
 
@@ -255,7 +256,9 @@ def test_a_dataset_to_be_downloaded_is_not_asked_for_texts_before(tiny, monkeypa
 
     monkeypatch.setattr(quick_start, "create_dataset", downloads)
     settings = {**tiny, "data_path": "nowhere", "init_strategy": "var"}
-    with pytest.raises(RuntimeError, match="RecBole loads the dataset"):
+    with pytest.raises(
+        LLMInitError, match="RecBole cannot load the dataset ml-1m .*RuntimeError: RecBole loads the dataset"
+    ):
         run_recbole_llminit("BPR", config_dict={**settings, "dataset": "ml-1m"})
     with pytest.raises(LLMInitError, match="there is no folder nowhere/unknown of the dataset unknown"):
         run_recbole_llminit("BPR", config_dict={**settings, "dataset": "unknown"})
@@ -359,8 +362,8 @@ def test_what_cannot_be_resumed_stops_before_the_data_is_loaded(checkpoint, llm,
     torch.save({"weights": 1}, tmp_path / "weights.pth")
     before = checkpoint.read_bytes()
     for settings, path, message in [
-        ({}, "nowhere.pth", r"there is no checkpoint nowhere.pth \(looked in "),
-        ({}, tmp_path / "text.pth", "text.pth is no checkpoint of RecBole's"),
+        ({}, "nowhere.pth", r"there is no nowhere.pth \(looked in .*expected a checkpoint"),
+        ({}, tmp_path / "text.pth", "text.pth cannot be read .*expected a checkpoint of RecBole's"),
         ({}, tmp_path / "weights.pth", "expected config, state_dict and epoch in it"),
         ({"seed": 1}, checkpoint, "was trained with seed: 2020, and this run has 1: resume the same model"),
         ({"eval_args": {"order": "TO"}}, checkpoint, "was trained with eval_args: "),
@@ -424,7 +427,7 @@ def test_an_interrupted_run_says_how_to_go_on(llm, caplog, monkeypatch):
     assert "was started with init_strategy: var; the rand of this run is not used" in caplog.text
     assert "training goes on after epoch" in caplog.text
     assert result["best_valid_result"]
-    with pytest.raises(LLMInitError, match="the argument --resum is unknown: did you mean --resume"):
+    with pytest.raises(LLMInitError, match="the key 'resum' is unknown.*did you mean 'resume'"):
         run_recbole_llminit("BPR", config_dict=llm, arguments=[f"--resum={path}"])
 
 
@@ -433,7 +436,7 @@ def test_where_no_epoch_is_better_the_checkpoints_result_is_given(tiny, trainers
     run_recbole_llminit("BPR", config_dict=tiny)
     path = trainers[0].saved_model_file
     checkpoint = torch.load(path, weights_only=False)
-    torch.save({**checkpoint, "best_valid_score": 1.0, "cur_step": 0}, path, pickle_protocol=4)
+    torch.save({**checkpoint, "best_valid_score": 1.0, "cur_step": 0}, path)
     with caplog.at_level("INFO"):
         result = run_recbole_llminit("BPR", config_dict={**tiny, "epochs": 6}, resume=path)
     assert f"No epoch was better than the one that was saved in {path}" in caplog.text
@@ -468,7 +471,9 @@ def test_other_files_of_the_same_name_are_warned_of(checkpoint, llm, tmp_path, c
 
 def test_another_width_cannot_be_resumed(checkpoint, llm):
     before = checkpoint.read_bytes()
-    with pytest.raises(LLMInitError, match=r"does not fit the model of this configuration: (.|\n)*size mismatch"):
+    with pytest.raises(
+        LLMInitError, match=r"cannot be read .*size mismatch.*expected a checkpoint of the model of this configuration"
+    ):
         run_recbole_llminit(
             "BPR", config_dict={**llm, "weight_decay": 0.01, "epochs": 9, "embedding_size": 8}, resume=checkpoint
         )
@@ -594,3 +599,50 @@ def test_a_hyper_parameter_search(llm, tmp_path, monkeypatch):
     assert set(search.best_params) == {"init_strategy", "init_scale"}
     best = search.params2result[search.params2str(search.best_params)]["best_valid_score"]
     assert best == max(result["best_valid_score"] for result in search.params2result.values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"init_strategy": "noise"}, {"init_strategy": "var", "llm_embedding": "."}],
+    ids=["stock", "noise", "vectors"],
+)
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"data_path": "nowhere"}, r"there is no folder nowhere/tiny of the dataset tiny"),
+        ({"dataset": "tyni"}, r"there is no folder .*tyni of the dataset tyni.*did you mean 'tiny'"),
+        (
+            {"benchmark_filename": ["train", "test"]},
+            r"there is no .*tiny.train.inter .*benchmark_filename: train, test",
+        ),
+    ],
+)
+def test_data_that_is_not_there(tiny, settings, where, message, caplog):
+    with caplog.at_level("INFO"), pytest.raises(LLMInitError, match=message):
+        run_recbole_llminit("BPR", config_dict={**tiny, **settings, **where})
+    assert "epoch 0 training" not in caplog.text
+
+
+def test_a_pipe_among_the_files_of_a_dataset(tiny, tmp_path):
+    shutil.copytree(Path(tiny["data_path"]) / "tiny", tmp_path / "data" / "tiny")
+    (tmp_path / "data" / "tiny" / "tiny.inter").unlink()
+    os.mkfifo(tmp_path / "data" / "tiny" / "tiny.inter")
+    with pytest.raises(LLMInitError, match=r"tiny.inter is a pipe or a device"):
+        run_recbole_llminit("BPR", config_dict={**tiny, "data_path": str(tmp_path / "data")})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"load_col": {"inter": ["user_id"]}}, r"RecBole cannot load the dataset tiny .*given were load_col: \{'inter': \['user_id'\]\}"),
+        ({"USER_ID_FIELD": "nope"}, "RecBole cannot load the dataset tiny .*USER_ID_FIELD: nope"),
+        ({"eval_args": {"split": {"XX": [1]}}}, "RecBole cannot load the dataset tiny .*eval_args: "),
+        ({"topk": [1000], "valid_metric": "MRR@1000"}, r"topk is \[1000\], and tiny has 29 items"),
+        ({"embedding_size": 10**12}, "RecBole's BPR cannot be made .*embedding_size: 1000000000000"),
+        ({"train_neg_sample_args": None}, "BPR is trained with negative items, and there are none"),
+        ({"learning_rate": 1e30}, "RecBole ends the training .*loss is nan.*smaller learning_rate"),
+    ],
+)  # fmt: skip
+def test_what_recbole_finds_wrong_is_one_error_that_names_what_was_given(tiny, settings, message):
+    with pytest.raises(LLMInitError, match=message):
+        run_recbole_llminit("BPR", config_dict={**tiny, **settings})

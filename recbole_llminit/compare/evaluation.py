@@ -64,21 +64,22 @@ class UserEvaluation:
     spectra: Sequence[TableSpectrum]
 
 
-def evaluate_users(checkpoint: str | Path) -> UserEvaluation:
+def evaluate_users(checkpoint: str | Path, *, trust_pickles: bool = False) -> UserEvaluation:
     """Test a checkpoint as RecBole does, and keep each user's own figures.
 
     Parameters
     ----------
     checkpoint : path
-        A checkpoint that you or someone you trust trained: RecBole's checkpoints are pickles. Its items are ranked in
-        full at test (``mode: full``).
+        A checkpoint. Its items are ranked in full at test (``mode: full``).
+    trust_pickles : bool
+        Whether you trust whoever made it; see `load_data_and_model <recbole_llminit.quick_start.load_data_and_model>`.
 
     Notes
     -----
     The lists are those that RecBole's trainer ranks, and the metrics RecBole's own (``metric_info`` in
     ``recbole/evaluator/metrics.py``), taken before the mean over users.
     """
-    config, model, dataset, train_data, _, test_data = load_data_and_model(checkpoint)
+    config, model, dataset, train_data, _, test_data = load_data_and_model(checkpoint, trust_pickles=trust_pickles)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     recorder = _Recorder(trainer.eval_collector, dataset.uid_field, max(config["topk"]))
     result = trainer.evaluate(test_data, load_best_model=False, show_progress=False)
