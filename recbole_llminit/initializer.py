@@ -32,6 +32,9 @@ Missing = Literal["model", "mean", "error"]
 _LOW_COVERAGE = 0.5
 # Of the dot products of users and items under init_scale: score: about what var's raw values give on amazon-office.
 _SCORE_DEVIATION = 1 / 16
+LEAST_DEVIATION = math.sqrt(float(np.finfo(np.float32).tiny))
+"""The least standard deviation of a table's values: scores, their products, would all be 0 in float32 below it."""
+
 _BLOCK_ROWS = 8192
 
 
@@ -56,7 +59,7 @@ class TableReport:
     frozen : bool
         Whether training leaves the written rows as they are.
     deviation_before, deviation_after : float
-        The standard deviation of their values.
+        The standard deviation of the rows written, as the model made them and as they are now.
     """
 
     name: str
@@ -242,8 +245,9 @@ def initialize_embeddings_(
     Raises
     ------
     LLMInitError
-        If the model has no such table, a table is wider than the vectors, a vector is not finite, or ``missing`` is
-        ``"error"`` and an item has no vector. Nothing is written then.
+        If the model has no such table, a table is wider than the vectors, a vector is not finite, all items would start
+        at the same values, the values of a table are so small that every score is 0, or ``missing`` is ``"error"`` and
+        an item has no vector. Nothing is written then.
 
     Notes
     -----
@@ -282,12 +286,16 @@ def initialize_embeddings_(
         reductions[width] = strategy.fit(embeddings, width, interactions=interactions, seed=seed)
         item_values = reduce_items(embeddings, reductions[width], width)
         user_values = np.empty((0, width), dtype=np.float32)
+        users_kept = _users_kept(user, search.tables, width)
         if isinstance(user, AlignedEmbeddings):
             user_values = reduce_items(user, reductions[width], width)
-        elif scale == "score":
+        elif scale == "score" and users_kept is None:
             # A model without a user table ranks by what it makes of a user's items.
             user_values, _ = aggregate_users(item_values, has_vector, interactions, _aggregation(user))
-        factor = _scale_factor(scale, of_width, user_values, has_user_value, item_values, has_vector)
+        source = f"the vectors in {embeddings.embeddings.source}" if strategy.needs_vectors else repr(strategy)
+        _refuse_equal_rows(item_values, has_vector, source)
+        users = (user_values, has_user_value)
+        factor = _scale_factor(scale, of_width, users, users_kept, item_values, has_vector)
         _multiply_(item_values, factor)
         if len(user_values):
             _multiply_(user_values, factor)
@@ -303,6 +311,7 @@ def initialize_embeddings_(
 
     for write in writes:
         _refuse_overflow(write[0], write[1])
+        _refuse_flat(*write, scale)
     written = tuple(_write(*write, trainable=trainable) for write in writes)
     read = embeddings.embeddings if strategy.needs_vectors else no_vectors(embeddings.tokens).embeddings
     return InitReport(
@@ -421,20 +430,32 @@ def _aggregation(user: UserStart) -> Aggregation:
     return "mean" if user == "none" else cast("Aggregation", user)
 
 
+def _users_kept(user: UserStart, tables: Sequence[EmbeddingTable], width: int) -> Tensor | None:
+    """Return the users' own values where the model keeps them in a table of this width."""
+    if user != "none":
+        return None
+    return next((table.values for table in tables if table.side == "user" and table.width == width), None)
+
+
 def _scale_factor(
     scale: Scale,
     tables: Sequence[EmbeddingTable],
-    user_values: npt.NDArray[np.float32],
-    has_user_value: npt.NDArray[np.bool_],
+    users: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]],
+    users_kept: Tensor | None,
     item_values: npt.NDArray[np.float32],
     has_item_value: npt.NDArray[np.bool_],
 ) -> float:
     """Return what the values for tables of one width are multiplied by."""
     if scale == "raw":
         return 1.0
-    if scale == "score":
-        return math.sqrt(_SCORE_DEVIATION / _score_deviation(user_values, has_user_value, item_values, has_item_value))
-    return _target(scale, tables) / _deviation(item_values, has_item_value, scale)
+    if scale != "score":
+        return _target(scale, tables) / _deviation(item_values, has_item_value)
+    if users_kept is None:
+        # Both sides are multiplied.
+        return math.sqrt(_SCORE_DEVIATION / _score_deviation(*users, item_values, has_item_value))
+    values = users_kept.float().cpu().numpy()
+    of_users = np.arange(len(values)) > 0
+    return _SCORE_DEVIATION / _score_deviation(values, of_users, item_values, has_item_value)
 
 
 def _target(scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]) -> float:
@@ -444,17 +465,47 @@ def _target(scale: Literal["model"] | float, tables: Sequence[EmbeddingTable]) -
     return float(torch.cat([values.reshape(-1) for values in weights]).float().std())
 
 
-def _deviation(values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_], scale: Scale) -> float:
+def _deviation(values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_]) -> float:
+    """Return the standard deviation of the rows with a value."""
     count = values.shape[1] * has_value.sum()
     mean = values.sum(dtype=np.float64) / count
     # NumPy 1 would subtract a float64 number from a float32 array in float32.
     squares = sum(
         float((np.subtract(values[ids], mean, dtype=np.float64) ** 2).sum()) for ids in _row_blocks(has_value)
     )
-    deviation = math.sqrt(squares / count)
-    if deviation == 0:
-        raise LLMInitError(f"init_scale is {scale!r} but all values to write are equal: set init_scale: raw")
-    return deviation
+    return math.sqrt(squares / count)
+
+
+def _refuse_equal_rows(values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_], source: str) -> None:
+    """Raise where all items would start at the same values, by which no model can tell them apart."""
+    if has_value.sum() < 2:
+        return
+    first = values[has_value.argmax()]
+    if all(bool((values[ids] == first).all()) for ids in _row_blocks(has_value)):
+        zeros = " zero" if not first.any() else ""
+        raise LLMInitError(
+            f"all {has_value.sum():,} items would start at the same{zeros} values, and the model could not tell them "
+            f"apart: check {source}"
+        )
+
+
+def _refuse_flat(
+    table: EmbeddingTable, values: npt.NDArray[np.float32], has_value: npt.NDArray[np.bool_], scale: Scale
+) -> None:
+    """Raise where every score would be 0, which training hardly leaves, or not at all."""
+    least = 0.0
+    count = has_value.sum() * values.shape[1]
+    for ids in _row_blocks(has_value):
+        # The deviation of all is no smaller: mostly the first block says enough.
+        least = math.hypot(least, math.sqrt(values[ids].size / count) * float(values[ids].std(dtype=np.float64)))
+        if least >= LEAST_DEVIATION:
+            return
+    if count and (deviation := _deviation(values, has_value)) < LEAST_DEVIATION:
+        raise LLMInitError(
+            f"the values for {table.name} have a standard deviation of {deviation:.3g} (init_scale: {scale}), and "
+            f"scores, products of such values, would be 0: expected {LEAST_DEVIATION:.1e} or more; check the vectors, "
+            f"or set init_scale to a number such as 0.05"
+        )
 
 
 def _score_deviation(
@@ -515,12 +566,16 @@ def _write(
     trainable: bool,
 ) -> TableReport:
     rows = table.values
-    before, unit = float(rows.float().std()), _has_unit_rows(rows)
+    unit = _has_unit_rows(rows)
+    before, after = _Spread(), _Spread()
     for ids in _row_blocks(has_value):
+        places = torch.from_numpy(ids).to(rows.device)
+        before.add(rows[places])
         new = torch.from_numpy(values[ids])
         if unit:
             new = functional.normalize(new, dim=1)
-        rows.index_copy_(0, torch.from_numpy(ids).to(rows.device), new.to(rows.device, rows.dtype))
+        rows.index_copy_(0, places, new.to(rows.device, rows.dtype))
+        after.add(new)
     frozen = table.side == "item" and not trainable
     if frozen:
         freeze_rows_(table, torch.from_numpy(np.flatnonzero(has_value)))
@@ -533,9 +588,31 @@ def _write(
         rows_left=table.rows - int(has_value.sum()),
         unit=unit,
         frozen=frozen,
-        deviation_before=before,
-        deviation_after=float(rows.float().std()),
+        deviation_before=before.deviation,
+        deviation_after=after.deviation,
     )
+
+
+class _Spread:
+    """The standard deviation of numbers that come in blocks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._squares = 0.0
+
+    def add(self, block: Tensor) -> None:
+        """Take a block of numbers in (Chan, Golub and LeVeque 1983, formula 2.1)."""
+        variance, mean = (float(value) for value in torch.var_mean(block.float(), correction=0))
+        count = self._count + block.numel()
+        shift = mean - self._mean
+        self._squares += variance * block.numel() + shift**2 * self._count * block.numel() / count
+        self._mean += shift * block.numel() / count
+        self._count = count
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of all numbers so far; 0 of none."""
+        return math.sqrt(self._squares / self._count) if self._count else 0.0
 
 
 def _has_unit_rows(rows: Tensor) -> bool:

@@ -11,6 +11,7 @@ from recbole_llminit.control import Noise
 from recbole_llminit.embeddings import ItemEmbeddings
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initializer import initialize_embeddings_
+from recbole_llminit.projection import PrincipalComponents
 from recbole_llminit.selection import Random, Uniform, Variance
 from recbole_llminit.strategy import list_strategies
 
@@ -152,10 +153,10 @@ def test_nothing_to_write_is_refused(vectors):
 @pytest.mark.parametrize(
     ("rows", "options", "half"),
     [
-        ([[1, 1, 1e300, 1]] * 3, {}, False),
-        ([[1, 1, 1e300, 1]] * 3, {"scale": "score"}, False),
+        ([[1, 1, 1e300, 1], [2, 1, 1e300, 1], [1, 1, 1e300, 3]], {}, False),
+        ([[1, 1, 1e300, 1], [2, 1, 1e300, 1], [1, 1, 1e300, 3]], {"scale": "score"}, False),
         ([[1, 2, 3, 4], [5, 6, 7, 8], [9, 1, 2, 3]], {"scale": 1e300}, False),
-        ([[1e5, 1, 2, 3]] * 3, {}, True),
+        ([[1e5, 1, 2, 3], [1, 2, 3, 4], [4, 3, 2, 1]], {}, True),
     ],
     ids=["float64 vectors", "float64 vectors, score", "scale", "half-precision table"],
 )
@@ -164,7 +165,10 @@ def test_no_infinity_is_written(embed, rows, options, half):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     aligned = embed([1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12])
     wide = ItemEmbeddings(aligned.embeddings.tokens, (np.array(rows),), "vectors", "0").align(aligned.tokens, "toy")
-    with pytest.raises(LLMInitError, match=r"the values for users.weight do not fit its torch.float(16|32)"):
+    with pytest.raises(
+        LLMInitError,
+        match=r"the values for (users|items).weight do not fit its torch.float(16|32)|numbers beyond float32",
+    ):
         start(net, wide, **options)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -213,17 +217,69 @@ def test_scale_score_without_a_user_table_is_that_of_the_items_means(embed):
 
 
 def test_scale_score_of_equal_scores(embed):
+    users = csr_matrix(np.array([[0, 0, 0, 0], [0, 1, 1, 1], [0, 1, 1, 1]], dtype=np.float32))
+    # The users stand at right angles to all differences between items.
+    same = embed([3, 9, -1, 9], [-1, 9, 3, 9], [1, 9, 1, 9])
     with pytest.raises(LLMInitError, match="give every pair the same score"):
-        start(Net(), embed([1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]), scale="score")
+        initialize_embeddings_(Net(), same, users, Uniform(), seed=1, scale="score")
     without = csr_matrix((3, 4), dtype=np.float32)
     with pytest.raises(LLMInitError, match="no user has a training item with a vector"):
         initialize_embeddings_(Net(), embed([1, 2, 3, 4], [4, 3, 2, 1], [1, 0, 1, 0]), without, Uniform(), seed=1,
                                scale="score")  # fmt: skip
 
 
-def test_scale_of_equal_values(embed):
-    with pytest.raises(LLMInitError, match="all values to write are equal"):
-        start(Net(), embed([1, 1], [1, 1], [1, 1]), scale=0.1)
+@pytest.mark.parametrize("options", [{}, {"scale": 0.1}, {"scale": "score"}, {"user": "none"}])
+@pytest.mark.parametrize("row", [[0, 0, 0, 0], [1, 1, 1, 1], [1, 2, 3, 4]])
+@pytest.mark.parametrize("strategy", [Uniform(), Variance(popular_ratio=1.0), Random(), PrincipalComponents()])
+def test_items_that_would_all_start_the_same(embed, strategy, row, options):
+    net = Net()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(
+        LLMInitError, match="all 3 items would start at the same .*check the vectors in vectors|equal|alike"
+    ):
+        start(net, embed(row, row, row), strategy, **options)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("factor", [1e-20, 1e-25, 1e-40])
+def test_values_that_training_cannot_leave(embed, factor):
+    rows = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]) * factor
+    net = Net()
+    with pytest.raises(
+        LLMInitError, match=r"the values for users.weight .*deviation of .*\(init_scale: raw\).*such as 0.05"
+    ):
+        start(net, embed(*rows))
+    assert net.items.weight[1, 0] == -11
+    # What can be brought to a size is.
+    if factor > 1e-30:
+        start(net, embed(*rows), scale=0.05)
+        assert net.items.weight[1:].detach().numpy().std() == pytest.approx(0.05, rel=1e-5)
+
+
+def test_a_scale_that_leaves_nothing(vectors):
+    with pytest.raises(LLMInitError, match=r"the values for users.weight .*\(init_scale: 1e-300\)"):
+        start(Net(), vectors, scale=1e-300)
+
+
+def test_the_deviations_reported_are_those_of_the_rows_written(vectors):
+    report = start(Net(), vectors)
+    items = next(table for table in report.tables if table.side == "item")
+    # By hand: [PAD] keeps -10, which is none of them.
+    assert items.deviation_after == pytest.approx(np.std([1, 3, 5, 7, 9, 11]))
+    assert items.deviation_before == pytest.approx(np.std([-11, -11, -12, -12, -13, -13]))
+
+
+def test_scale_score_with_the_users_of_the_model(embed):
+    """They are not multiplied, so the items take the whole factor."""
+    generator = np.random.default_rng(3)
+    net = Net()
+    with torch.no_grad():
+        net.users.weight.copy_(torch.from_numpy(generator.normal(size=(3, 2))))
+    users = net.users.weight.detach().clone()
+    start(net, embed(*generator.normal(size=(3, 4))), scale="score", user="none")
+    assert torch.equal(net.users.weight, users)
+    scores = users[1:].numpy() @ net.items.weight[1:].detach().numpy().T
+    assert scores.std() == pytest.approx(1 / 16, rel=1e-5)
 
 
 def test_each_table_is_reduced_to_its_own_width(vectors):
@@ -312,7 +368,7 @@ def test_report_prints_and_saves(vectors, tmp_path):
 
 @pytest.mark.parametrize(("with_vector", "warned"), [(3, False), (2, False), (1, True)])
 def test_low_coverage_is_a_warning(embed, with_vector, warned):
-    rows = [[1, 2, 3, 4]] * with_vector + [None] * (4 - with_vector)
+    rows = [[1 + number, 2, 3, 4] for number in range(with_vector)] + [None] * (4 - with_vector)
     net = nn.Module()
     net.items = nn.Embedding(5, 2)
     report = initialize_embeddings_(net, embed(*rows), csr_matrix(np.eye(3, 5, dtype=np.float32)), Uniform(), seed=1)

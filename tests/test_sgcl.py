@@ -88,7 +88,7 @@ def test_the_model_propagates_and_looks_at_pairs_alone(tiny):
 
 @pytest.mark.parametrize("temperature", [0, -1, "warm"])
 def test_the_temperature_is_checked(temperature, tiny):
-    with pytest.raises(LLMInitError, match="SGCL expects a number above 0"):
+    with pytest.raises(LLMInitError, match="SGCL expects a number above 0|temperature is 'warm': expected a number"):
         config, train_data = prepare("SGCL", {**tiny, "temperature": temperature})
         get_model("SGCL")(config, train_data._dataset)
 
