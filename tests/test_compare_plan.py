@@ -33,8 +33,8 @@ def test_arguments_files_and_settings_are_read_alike(tmp_path):
         [], ["--models=BPR,LightGCN", "--datasets=tiny", "--seeds=2", "--strategies=var,rand", "--epochs=7"]
     )
     from_file = CompareOptions.from_files([path])
-    assert from_file.settings == {"epochs": 7} and from_arguments.settings == {"epochs": "7"}
-    assert {**from_file.to_dict(), "epochs": "7"} == from_arguments.to_dict()
+    assert from_file.settings == {"epochs": 7} and from_arguments.settings == {"epochs": 7}
+    assert from_file.to_dict() == from_arguments.to_dict()
     assert CompareOptions.from_settings(yaml.safe_load(path.read_text())) == from_file
     assert CompareOptions.from_files([path], ["--models=SGL", "--seeds=[7, 9]"]).seeds == (7, 9)
 
@@ -186,11 +186,18 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
         ("seeds is 'two'", {"seeds": "two"}),
         ("tune is 'both': expected none, stock or all", {"tune": "both"}),
         ("user_strata is", {"user_strata": [5, 5]}),
-        ("drop_train is 2: expected a share", {"cold_start": [2]}),
+        (r"cold_start is \[2\]: expected shares between 0 and 1", {"cold_start": [2]}),
         (r"the key 'strategy' is unknown: did you mean 'strategies'\?", {"strategy": "var"}),
-        (r"the key 'learning_rat' is unknown: did you mean 'learning_rate'\?", {"learning_rat": 1}),
+        (r"the key 'epochz' is unknown.*did you mean 'epochs'\?", {"epochz": 3}),
+        ("the key 'foo_bar_baz' is unknown", {"foo_bar_baz": 2}),
+        ("the key 'foo_bar_baz' is unknown", {"models": {"BPR": {"foo_bar_baz": 2}}}),
+        (r"seeds is 1000000: expected how many, up to 100,000", {"seeds": 1_000_000}),
+        (r"these are [0-9,]+ trials \(100,000 seeds.*expected 100,000 at most", {"seeds": 100_000}),
+        (r"seeds is \[1, 'a'\], and seed is 'a': expected a whole number", {"seeds": [1, "a"]}),
+        (r"the key 'learning_rat' is unknown.*: did you mean 'learning_rate'\?", {"learning_rat": 1}),
         ("the key 'init_scal' is unknown", {"init_scal": 1}),
         ("there is no tiny.inter in .*nowhere", {"data_path": "nowhere"}),
+        (r"dataset is '../x': expected the name of a folder", {"datasets": "../x"}),
         ("the start 'quick' has no init_strategy: expected none or one of rand", {"strategies": {"quick": {"init_scale": 1}}}),
         ("the start 'none' has init_strategy var: give it another name", {"strategies": {"none": {"init_strategy": "var"}}}),
         ("two starts are called 'var shuffled'", {"strategies": {"var": None, "var shuffled": {"init_strategy": "var", "init_shuffle": True}}, "controls": "shuffle"}),
@@ -207,7 +214,7 @@ def test_other_data_under_the_same_name_is_another_trial(settings, tmp_path):
         ("compare chooses by validation", {"eval_args": {"split": {"LS": "test_only"}}}),
         ("user_strata is None", {"user_strata": None}),
         ("epochs is 'abc': expected a whole number", {"epochs": "abc"}),
-        ("RecBole refuses the configuration of BPR on tiny .*no metric named 'Foo'", {"metrics": ["Recall", "Foo"]}),
+        ("metrics has 'Foo', which RecBole does not know", {"metrics": ["Recall", "Foo"]}),
         ("valid_metric is MRR@10, and it is none of metrics", {"metrics": ["Recall"]}),
         ("valid_metric is MRR@10, and it is none of metrics .* at topk .5.", {"topk": 5}),
         ("item_strata is 5.5", {"item_strata": 5.5}),
@@ -334,3 +341,20 @@ def test_users_vectors_are_part_of_a_trials_name(settings, tmp_path):
     first, second = trial(1), trial(2)
     assert first.settings["init_user"] == str(tmp_path / "users.npy")
     assert first.name != second.name and trial(1).name == first.name
+
+
+EVIL = "__import__('pathlib').Path('canary').touch()"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": EVIL}, {"models": {"BPR": {"epochs": EVIL}}}, {"strategies": {"x": {"init_strategy": "var", "epochs": EVIL}}},
+        {"strategies": {"x": {"init_strategy": "var", "init_args": EVIL}}}, {"tune": "stock", "tune_grid": {"learning_rate": [EVIL]}},
+        {"baselines": {"EASE": {"reg_weight": [EVIL]}}}, {"seeds": EVIL}, {"data_path": EVIL}, {"llm_embedding": EVIL},
+    ],
+)  # fmt: skip
+def test_nothing_in_a_comparison_is_evaluated(settings, change, tmp_path):
+    with pytest.raises(LLMInitError):
+        make_plan(CompareOptions.from_settings({**settings, **change}))
+    assert not (tmp_path / "canary").exists()

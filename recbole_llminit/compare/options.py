@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ import yaml
 
 from recbole_llminit.cold_start import Drop
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.settings import is_none, read_settings
+from recbole_llminit.recbole_keys import check_values
+from recbole_llminit.settings import is_none, read_settings, read_values, read_yaml
 from recbole_llminit.strategy import get_strategy, nearest, strategy_names
 
 Role = Literal["stock", "llm", "control", "baseline"]
@@ -40,6 +42,7 @@ LEARNING_RATES = {"learning_rate": [0.0003, 0.001, 0.003, 0.01]}
 # Where things lie on this machine, which is nobody else's business.
 PATHS = ("data_path", "llm_embedding", "llm_cache_dir", "llm_text_file", "checkpoint_dir")
 _FIRST_SEED = 2020
+_MOST_TRIALS = 100_000
 # What the comparison sets itself, and what to use in its place.
 _OURS = {"seed": "seeds", "drop_train": "cold_start", "init_shuffle": "controls: shuffle"}
 
@@ -128,6 +131,8 @@ class CompareOptions:
     @classmethod
     def from_settings(cls, content: Mapping[str, Any]) -> CompareOptions:
         """Read a mapping as `from_files` reads a file's content."""
+        if not isinstance(content, Mapping):
+            raise LLMInitError(f"what to compare is {content!r}: expected a mapping, or CompareOptions")
         settings = {key: str(value) if isinstance(value, Path) else value for key, value in content.items()}
         given = {key: _parsed(key, settings.pop(key)) for key in COMPARE_KEYS if key in settings}
         # The file of a single run serves as it is.
@@ -136,7 +141,7 @@ class CompareOptions:
             given.setdefault(f"{singular}s", one)
         # Each start says its own.
         settings.pop("init_strategy", None)
-        settings = {key: _structured(value) for key, value in settings.items()}
+        settings = read_values(settings, but=("init_", "llm_"))
         for key in settings:
             match = nearest(key.replace("-", "_"), COMPARE_KEYS, cutoff=0.75)
             if match and key != "seed":
@@ -164,7 +169,22 @@ class CompareOptions:
             settings=settings,
         )
         found.refuse_own_keys()
+        found.refuse_too_many()
         return found
+
+    def refuse_too_many(self) -> None:
+        """Raise for more trials than anybody waits for, before they are listed one by one."""
+        grid = math.prod(len(values) for values in self.tune_grid.values())
+        tuned = {"none": 0, "stock": sum(start.role == "stock" for start in self.starts), "all": len(self.starts)}
+        of_models = len(self.models) * (len(self.starts) + tuned[self.tune] * grid)
+        of_baselines = sum(math.prod(len(values) for values in keys.values()) for keys in self.baselines.values())
+        rounds = len(self.seeds) * len(self.datasets) * (1 + len(self.cold_start))
+        count = rounds * (of_models + of_baselines)
+        if count > _MOST_TRIALS:
+            raise LLMInitError(
+                f"these are {count:,} trials ({len(self.seeds):,} seeds, {of_models + of_baselines:,} trials each on "
+                f"every dataset): expected {_MOST_TRIALS:,} at most, choose fewer seeds or starts, or smaller grids"
+            )
 
     def refuse_own_keys(self) -> None:
         """Raise for a key that the comparison sets itself where it would be overridden or mislabelled."""
@@ -201,16 +221,6 @@ class CompareOptions:
         }
 
 
-def _structured(value: Any) -> Any:
-    """Read the text of a mapping or a list, which RecBole reads as Python alone, as YAML, of which that is a part."""
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            return yaml.safe_load(value)
-        except yaml.YAMLError:
-            return value
-    return value
-
-
 def _parsed(key: str, value: Any) -> Any:
     """Read an argument's text: a list with commas, or YAML."""
     if not isinstance(value, str):
@@ -218,8 +228,8 @@ def _parsed(key: str, value: Any) -> Any:
     if not re.search(r"[\[\]{}:]", value):
         value = f"[{value}]" if "," in value else value
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return read_yaml(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LLMInitError(f"{key} is {value!r}: expected NAME,NAME or YAML ({error})") from error
 
 
@@ -292,20 +302,29 @@ def _grid(value: Any, key: str) -> dict[str, list[Any]]:
 
 
 def _seeds(value: Any, first: Any) -> tuple[int, ...]:
-    if isinstance(value, list) and value and all(type(seed) is int for seed in value):
-        return tuple(dict.fromkeys(value))
-    if type(value) is not int or value < 1:
-        raise LLMInitError(f"seeds is {value!r}: expected how many, or a list of seeds")
-    try:
-        return tuple(range(int(first), int(first) + value))
-    except (TypeError, ValueError) as error:
-        raise LLMInitError(f"seed is {first!r}: expected a whole number, the first of the seeds") from error
+    if isinstance(value, list) and value:
+        seeds = tuple(dict.fromkeys(value))
+    elif type(value) is not int or not 1 <= value <= _MOST_TRIALS:
+        raise LLMInitError(f"seeds is {value!r}: expected how many, up to {_MOST_TRIALS:,}, or a list of seeds")
+    elif type(first) is not int:
+        raise LLMInitError(f"seed is {first!r}: expected a whole number, the first of the seeds")
+    else:
+        seeds = tuple(range(first, first + value))
+    for seed in seeds:
+        try:
+            check_values({"seed": seed}, {})
+        except LLMInitError as error:
+            raise LLMInitError(f"seeds is {value!r}, and {error}") from error
+    return seeds
 
 
 def _levels(value: Any) -> tuple[Drop, ...]:
     levels = [] if is_none(value) else value if isinstance(value, list) else [value]
-    if not all(isinstance(level, (str, int, float)) for level in levels):
-        raise LLMInitError(f"cold_start is {value!r}: expected shares and all_but_one, as [0.5, all_but_one]")
+    shares = [level for level in levels if level != "all_but_one"]
+    if not all(isinstance(level, int | float) and not isinstance(level, bool) and 0 < level < 1 for level in shares):
+        raise LLMInitError(
+            f"cold_start is {value!r}: expected shares between 0 and 1, and all_but_one, as [0.5, all_but_one]"
+        )
     return tuple(dict.fromkeys(levels))
 
 

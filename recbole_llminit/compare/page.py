@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 
 from recbole_llminit.compare.figures import kind_of, save_png, to_svg
-from recbole_llminit.compare.report import LINE, Cell, Report, draw_markdown, part_title
+from recbole_llminit.compare.report import LINE, Report, draw_markdown, escape_markdown, part_title
 from recbole_llminit.writing import write_text
 
 _CAPTIONS = {
@@ -55,7 +55,6 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
         "protocol": _protocol(report),
         "title": part_title,
         "kind_of": kind_of,
-        "to_markdown": Cell.to_markdown,
         # On the page better is above and worse below, and bold is bold.
         "legend": report.legend.replace("(-letter: worse)", "(below: worse)").replace("* (bold)", "Bold"),
     }
@@ -75,8 +74,11 @@ def _render(name: str, context: dict[str, Any], *, escape: bool) -> str:
     from jinja2 import Environment, StrictUndefined
 
     template = (importlib.resources.files("recbole_llminit.compare") / name).read_text(encoding="utf-8")
-    environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701  markdown needs none
-    environment.filters["markdown"] = draw_markdown
+    environment = Environment(autoescape=escape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # noqa: S701  in markdown names are escaped by filters
+    environment.filters["markdown"] = lambda frame: draw_markdown(
+        frame.rename(columns=escape_markdown).map(escape_markdown)
+    )
+    environment.filters["text"] = escape_markdown
     return environment.from_string(template).render(**context)
 
 

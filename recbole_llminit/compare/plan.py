@@ -16,11 +16,12 @@ from typing import Any
 from recbole_llminit.cold_start import Drop, read_drop
 from recbole_llminit.compare.options import PATHS, CompareOptions, Role
 from recbole_llminit.compare.trial import Trial
-from recbole_llminit.config import KEYS, Config, InitOptions, nearest_key
+from recbole_llminit.config import KEYS, Config, InitOptions
 from recbole_llminit.encoding import plan_encoding
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import read_embeddings
 from recbole_llminit.ranks import refuse_several
+from recbole_llminit.recbole_keys import describe_unread
 from recbole_llminit.settings import is_none
 from recbole_llminit.store import hash_files
 
@@ -108,7 +109,9 @@ def make_plan(options: CompareOptions, command: Sequence[str] = (), *, make_vect
         not ranked in full at test, or the models of a dataset are not tested alike; before any trial.
     """
     vectors = any(start.role != "stock" and start.needs_vectors for start in options.starts)
-    prepared = _Prepared(with_vectors=vectors, make_vectors=make_vectors)
+    # Of a class of the user's own it is not known which keys it reads.
+    lenient = any("." in model for model in options.models)
+    prepared = _Prepared(with_vectors=vectors, make_vectors=make_vectors, lenient=lenient)
     entries: list[Entry] = []
     trials: dict[str, Trial] = {}
 
@@ -134,7 +137,6 @@ def make_plan(options: CompareOptions, command: Sequence[str] = (), *, make_vect
         for model, values in options.baselines.items():
             grid = [add(dataset, model, {**_without_ours(shared), **point}) for point in _points(values)]
             entries.append(Entry(dataset, model, "", "baseline", drop, seed, tuple(grid), tuple(values)))
-    prepared.refuse_misspelt()
     for line in prepared.unread:
         getLogger().warning(line)
     return Plan(tuple(entries), trials, options.to_dict(), shlex.join(command))
@@ -161,9 +163,12 @@ class _Prepared:
         that it is written to the same items.
     make_vectors : bool
         Whether vectors that are not there are made.
+    lenient : bool
+        Whether a key that nothing of RecBole's or this package reads may be of a model of the user's own.
     """
 
-    def __init__(self, *, with_vectors: bool, make_vectors: bool) -> None:
+    def __init__(self, *, with_vectors: bool, make_vectors: bool, lenient: bool) -> None:
+        self._lenient = lenient
         self._with_vectors = with_vectors
         self._make_vectors = make_vectors
         self._data: dict[str, str] = {}
@@ -171,8 +176,6 @@ class _Prepared:
         self._checked: dict[str, _Checked] = {}
         self._protocols: dict[str, tuple[str, dict[str, Any]]] = {}
         self.unread: dict[str, None] = {}
-        self._given: set[str] = set()
-        self._known: set[str] = set()
 
     def trial(self, dataset: str, model: str, settings: Mapping[str, Any]) -> Trial:
         seed = settings["seed"]
@@ -193,7 +196,7 @@ class _Prepared:
         )
 
     def _check(self, dataset: str, model: str, settings: Mapping[str, Any]) -> _Checked:
-        config = _configure(model, dataset, settings)
+        config = self._configure(model, dataset, settings)
         completed: dict[str, Any] = {}
         if "eval_batch_size" not in settings and _ranks_from_two_tables(config):
             completed["eval_batch_size"] = _EVAL_BATCH_SIZE
@@ -202,11 +205,9 @@ class _Prepared:
             completed |= {"epochs": 1, "eval_step": 1}
         if completed:
             settings = {**settings, **completed}
-            config = _configure(model, dataset, settings)
-        self._given.update(settings)
-        self._known.update(config.known_keys())
-        for key in sorted(settings.keys() - config.known_keys()):
-            self.unread.setdefault(f"{model} does not read {key}")
+            config = self._configure(model, dataset, settings)
+        for key in config.unread_keys():
+            self.unread.setdefault(describe_unread(key, model))
         options = InitOptions.from_config(config)
         read_drop(config)
         _refuse_no_ranking(config)
@@ -240,12 +241,10 @@ class _Prepared:
             eval_step=config["eval_step"],
         )
 
-    def refuse_misspelt(self) -> None:
-        """Raise for a key that no model of the comparison reads, and that is nearly one which is read."""
-        for key in sorted(self._given - self._known):
-            match = nearest_key(key, self._known)
-            if match:
-                raise LLMInitError(f"the key {key!r} is unknown: did you mean {match!r}?")
+    def _configure(self, model: str, dataset: str, settings: Mapping[str, Any]) -> Config:
+        config = Config(model, dataset, config_dict=settings, lenient=self._lenient)
+        refuse_several(config.final_config_dict)
+        return config
 
     def _refuse_other_protocol(self, config: Config) -> None:
         """Raise where two models of a dataset are not tested on the same users and items in the same way."""
@@ -294,20 +293,6 @@ def _are_missing(options: InitOptions) -> bool:
     return len(plan_encoding(options.encode).missing) > 0
 
 
-def _configure(model: str, dataset: str, settings: Mapping[str, Any]) -> Config:
-    try:
-        config = Config(model, dataset, config_dict=settings)
-        refuse_several(config.final_config_dict)
-        return config
-    except LLMInitError:
-        raise
-    except (TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        raise LLMInitError(
-            f"RecBole refuses the configuration of {model} on {dataset} ({type(error).__name__}: {error}): check the "
-            f"values of its keys, lists as [Recall, NDCG]"
-        ) from error
-
-
 def _ranks_from_two_tables(config: Config) -> bool:
     """Whether a user's scores cost no more than their number: other models predict pair by pair, or in sequences."""
     own = config.model_class.full_sort_predict is not AbstractRecommender.full_sort_predict
@@ -325,15 +310,6 @@ def _refuse_no_ranking(config: Config) -> None:
 
 def _refuse_no_validation(config: Config) -> None:
     """Raise where no epoch would be validated: the best one, and the best of a grid, are chosen by it."""
-    name, _, cut = config["valid_metric"].lower().partition("@")
-    if name not in [metric.lower() for metric in config["metrics"]] or (cut and int(cut) not in config["topk"]):
-        raise LLMInitError(
-            f"valid_metric is {config['valid_metric']}, and it is none of metrics {config['metrics']} at topk "
-            f"{config['topk']}: set valid_metric, or add it to them"
-        )
-    for key in ("epochs", "eval_step"):
-        if type(config[key]) is not int:
-            raise LLMInitError(f"{key} is {config[key]!r}: expected a whole number")
     split = config["eval_args"]["split"]
     shares = (split or {}).get("RS") or (split or {}).get("TS") or [1, 1, 1]
     empty = (split or {}).get("LS") == "test_only" or len(shares) < 3 or not shares[1]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from texttable import Texttable
 
 from recbole_llminit.compare.grid import FAILED, PLAN, TRIALS, seconds_per_epoch
+from recbole_llminit.compare.options import Role
 from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.strata import item_strata, user_strata
 from recbole_llminit.compare.trial import TrialResult, read_trial
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.reading import foreign_reader, require_file
 from recbole_llminit.spectrum import Spectrum
 
 LEVEL = 0.05
@@ -96,6 +99,10 @@ class Section:
             ]
         )
 
+    def to_markdown(self) -> str:
+        """Draw the part as a table in markdown."""
+        return draw_markdown(self.draw(Cell.to_markdown, escape_markdown))
+
 
 @dataclass(frozen=True)
 class Report:
@@ -167,11 +174,13 @@ class Report:
             If the folder holds no comparison, or none of its trials has finished.
         """
         folder = Path(folder)
-        try:
+        require_file(folder / PLAN, f"the plan of a comparison, which {folder} holds none of")
+        with foreign_reader(folder / PLAN, "the plan of a comparison"):
             plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
             entries = [Entry(**{**entry, "trials": tuple(entry["trials"])}) for entry in plan["entries"]]
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LLMInitError(f"{folder} holds no comparison ({type(error).__name__}: {error})") from error
+            unknown = {entry.role for entry in entries} - set(get_args(Role))
+            if unknown or not isinstance(plan["options"], dict) or not isinstance(plan.get("command", ""), str):
+                raise ValueError(f"options {plan['options']!r}, command {plan.get('command')!r}, roles {unknown}")
         results: dict[str, TrialResult] = {}
         problems: list[str] = []
         failed: set[str] = set()
@@ -187,7 +196,8 @@ class Report:
             elif reason.exists():
                 failed.add(name)
                 problems.append(f"the trial {name} failed: {reason.read_text(encoding='utf-8').strip()}")
-        return cls.of(entries, results, plan["options"], failed, problems, plan.get("command", ""))
+        with foreign_reader(folder, "the finished trials of a comparison"):
+            return cls.of(entries, results, plan["options"], failed, problems, plan.get("command", ""))
 
     @classmethod
     def of(
@@ -283,7 +293,7 @@ class Report:
     def to_markdown(self) -> str:
         """Return the table in markdown, a section for each dataset and each amount of dropped interactions."""
         return "\n".join(
-            f"{section.title}\n\n{draw_markdown(section.draw(Cell.to_markdown))}\n" for section in self.sections()
+            f"{escape_markdown(section.title)}\n\n{section.to_markdown()}\n" for section in self.sections()
         )
 
     def to_latex(self) -> str:
@@ -671,8 +681,12 @@ def _escape_latex(text: str) -> str:
     return re.sub(r"[&%$#_{}\\~^]", lambda found: named.get(found[0], f"\\{found[0]}"), text)
 
 
+def escape_markdown(text: str) -> str:
+    """Return a name or a sentence as markdown shows it: no HTML, on one line, in one cell of a table."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", r"\|")
+
+
 def draw_markdown(frame: pd.DataFrame) -> str:
-    """Draw a frame of texts as a markdown table."""
-    escaped = frame.map(lambda cell: cell.replace("|", r"\|"))
-    drawn: str = escaped.to_markdown(index=False, disable_numparse=True)
+    """Draw a frame of texts in markdown as a table."""
+    drawn: str = frame.to_markdown(index=False, disable_numparse=True)
     return drawn

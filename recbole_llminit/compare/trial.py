@@ -20,12 +20,24 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.reading import exists, foreign_reader, require_file
 from recbole_llminit.writing import write_text
 
 if TYPE_CHECKING:
     from recbole_llminit.compare.evaluation import UserEvaluation
 
 FORMAT = 1
+# What a report reads of a trial, and what it is.
+_CONTENT: dict[str, Any] = {
+    "format": int,
+    **dict.fromkeys(("name", "dataset", "model", "valid_metric", "python", "machine"), str),
+    **dict.fromkeys(("settings", "config", "versions", "best_valid_result", "test_result"), dict),
+    **dict.fromkeys(("seconds", "wall_seconds", "best_valid_score"), int | float),
+    **dict.fromkeys(("curve", "spectra"), list),
+    **dict.fromkeys(("initialization_seconds", "peak_memory_bytes", "parameters"), int | float | None),
+    "valid_score_bigger": bool,
+    "init_report": dict | None,
+}
 _PACKAGES = ("recbole-llminit", "recbole", "torch", "numpy", "pandas", "scipy")
 
 
@@ -157,16 +169,29 @@ def read_trial(folder: Path, name: str) -> TrialResult | None:
         If a file is broken or one of the three is missing.
     """
     path = folder / f"{name}.json"
-    if not path.exists():
+    if not exists(path):
         return None
-    try:
+    expected = f"a file of the trial {path}, as this version writes it"
+    for file in (path, *(folder / f"{name}.{part}.parquet" for part in ("users", "ranks"))):
+        require_file(file, f"a file of the trial {path}")
+    with foreign_reader(path, expected):
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']}, this version reads {FORMAT}")
-        users, ranks = (pd.read_parquet(folder / f"{name}.{part}.parquet") for part in ("users", "ranks"))
-        return TrialResult(content, users, ranks)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise LLMInitError(f"the trial {path} is broken ({type(error).__name__}: {error})") from error
+        wrong = [key for key, kind in _CONTENT.items() if not isinstance(content[key], kind)]
+        if wrong or content["format"] != FORMAT:
+            raise LLMInitError(
+                f"the trial {path} has {content['format']!r} as its format, this version reads {FORMAT}"
+                if not wrong
+                else f"the trial {path} has {content[wrong[0]]!r} as {wrong[0]}"
+            )
+        for point in content["curve"]:
+            float(point["score"]), int(point["epoch"]), float(point["seconds"])
+    with foreign_reader(folder / f"{name}.users.parquet", expected):
+        users = pd.read_parquet(folder / f"{name}.users.parquet")
+        users[["user_id", "train_interactions"]]
+    with foreign_reader(folder / f"{name}.ranks.parquet", expected):
+        ranks = pd.read_parquet(folder / f"{name}.ranks.parquet")
+        ranks[["user_id", "item_id", "item_interactions", "rank"]]
+    return TrialResult(content, users, ranks)
 
 
 def _refuse_difference(result: Mapping[str, float], again: Mapping[str, float], places: int) -> None:
