@@ -128,6 +128,12 @@ def read_delimited(
             raise ValueError("its rows have more fields than its header") from warning
 
 
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a Parquet file in one thread: one of several that reads on after another's error can end the process."""
+    frame: pd.DataFrame = pq.ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
+    return frame
+
+
 def split_header(columns: Iterable[str]) -> dict[str, str]:
     """Split the ``name:type`` columns of RecBole's atomic files into types by name."""
     return {name: kind for name, _, kind in (str(column).partition(":") for column in columns)}

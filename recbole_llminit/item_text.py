@@ -21,7 +21,7 @@ import pandas as pd
 
 from recbole_llminit.embeddings import examples
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import read_delimited, split_header
+from recbole_llminit.files import read_delimited, read_parquet, split_header
 from recbole_llminit.reading import foreign_reader, require_file
 
 _FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"
@@ -364,7 +364,7 @@ def _read_table(
     if form in (".jsonl", ".json", ".ndjson"):
         return _read_json_lines(path), {}
     if form == ".parquet":
-        return pd.read_parquet(path), {}
+        return read_parquet(path), {}
     raise LLMInitError(f"{path} is not a form of texts that can be read: expected {_FORMATS}")
 
 

@@ -554,7 +554,8 @@ class TableFile:
         with _reading(self.path, self.form):
             if self.form == "parquet":
                 self._refuse_more_than_memory(names)
-                tables = [self.file.read(columns=list(names))]
+                # In one thread: one of several that reads on after another's error can end the process.
+                tables = [self.file.read(columns=list(names), use_threads=False)]
             else:
                 # Not only the columns asked for: Arrow would copy them.
                 tables = [self.file.get_batch(number) for number in range(self.file.num_record_batches)]
@@ -573,7 +574,9 @@ class TableFile:
         metadata = self.file.metadata
         for number in range(metadata.num_row_groups):
             # Of a column's broken metadata the first row is an error, and a look at the metadata the process's end.
-            next(self.file.iter_batches(batch_size=1, row_groups=[number], columns=list(names)), None)
+            next(
+                self.file.iter_batches(batch_size=1, row_groups=[number], columns=list(names), use_threads=False), None
+            )
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         leaves = [number for number in range(metadata.num_columns) if _top_level(metadata, number) in names]
         numbers = sum(group.column(leaf).num_values for group in groups for leaf in leaves)

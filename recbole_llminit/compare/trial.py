@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.files import read_parquet
 from recbole_llminit.reading import exists, foreign_reader, require_file
 from recbole_llminit.writing import write_text
 
@@ -186,10 +187,10 @@ def read_trial(folder: Path, name: str) -> TrialResult | None:
         for point in content["curve"]:
             float(point["score"]), int(point["epoch"]), float(point["seconds"])
     with foreign_reader(folder / f"{name}.users.parquet", expected):
-        users = pd.read_parquet(folder / f"{name}.users.parquet")
+        users = read_parquet(folder / f"{name}.users.parquet")
         users[["user_id", "train_interactions"]]
     with foreign_reader(folder / f"{name}.ranks.parquet", expected):
-        ranks = pd.read_parquet(folder / f"{name}.ranks.parquet")
+        ranks = read_parquet(folder / f"{name}.ranks.parquet")
         ranks[["user_id", "item_id", "item_interactions", "rank"]]
     return TrialResult(content, users, ranks)
 
