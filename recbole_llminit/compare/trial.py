@@ -39,6 +39,7 @@ _CONTENT: dict[str, Any] = {
     "valid_score_bigger": bool,
     "init_report": dict | None,
 }
+_OF_A_VALIDATION = ("epoch", "score", "seconds")
 _PACKAGES = ("recbole-llminit", "recbole", "torch", "numpy", "pandas", "scipy")
 
 
@@ -184,8 +185,8 @@ def read_trial(folder: Path, name: str) -> TrialResult | None:
                 if not wrong
                 else f"the trial {path} has {content[wrong[0]]!r} as {wrong[0]}"
             )
-        for point in content["curve"]:
-            float(point["score"]), int(point["epoch"]), float(point["seconds"])
+        if not all(isinstance(point[key], int | float) for point in content["curve"] for key in _OF_A_VALIDATION):
+            raise LLMInitError(f"the trial {path} has a curve of other points than {', '.join(_OF_A_VALIDATION)}")
     with foreign_reader(folder / f"{name}.users.parquet", expected):
         users = read_parquet(folder / f"{name}.users.parquet")
         users[["user_id", "train_interactions"]]
