@@ -32,7 +32,7 @@ import scipy.sparse as sp
 import torch
 from memory import anonymous, give_back_freed, watch_memory
 
-from recbole_llminit import compat
+from recbole_llminit.integration import compat
 
 EACH, STOCK_UP_TO = 10, 1_000_000
 
@@ -58,7 +58,7 @@ def measure(path: str, builder: str, count: int, figure: str) -> dict[str, float
     module, _, name = path.rpartition(".")
     model_class = getattr(importlib.import_module(f"recbole.model.{module}"), name)
     compat.apply()
-    compat.mend_model(model_class)
+    compat.patch_model(model_class)
     build = getattr(model_class, compat._GRAPHS[path][0])
     matrix = make_interactions(count)
     n_users, n_items = matrix.shape

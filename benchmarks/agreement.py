@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_llminit.config import Config, InitOptions
-from recbole_llminit.model import read_vectors, training_interactions
-from recbole_llminit.projection import CanonicalCorrelation
-from recbole_llminit.quick_start import load_data
+from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.model import read_vectors, training_interactions
+from recbole_llminit.integration.quick_start import load_data
+from recbole_llminit.strategies.projection import CanonicalCorrelation
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 LEAVE_ONE_OUT = {"split": {"LS": "valid_and_test"}, "group_by": "user", "order": "RO", "mode": "full"}

@@ -35,12 +35,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from recbole_llminit import EncodeOptions, encode_items, read_embeddings
-from recbole_llminit.item_text import ItemTexts
+from recbole_llminit.encode.item_text import ItemTexts
 
 AGAIN = """
 import sys, time
-from recbole_llminit.encode_options import EncodeOptions
-from recbole_llminit.encoding import encode_items
+from recbole_llminit.encode.options import EncodeOptions
+from recbole_llminit.encode.pipeline import encode_items
 began = time.perf_counter()
 report = encode_items(EncodeOptions.from_files([], sys.argv[1:]))
 assert report.encoded == 0 and "sentence_transformers" not in sys.modules

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import anonymous, watch_memory
 
-from recbole_llminit import EncodeOptions, encoding
+from recbole_llminit import EncodeOptions
+from recbole_llminit.encode import pipeline as encoding
 
 WIDTH = 384
 

@@ -30,9 +30,9 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recbole_llminit import initialize_embeddings_
-from recbole_llminit.embeddings import AlignedEmbeddings, ItemEmbeddings
-from recbole_llminit.quick_start import load_data_and_model, run_recbole_llminit
-from recbole_llminit.strategy import get_strategy
+from recbole_llminit.integration.quick_start import load_data_and_model, run_recbole_llminit
+from recbole_llminit.strategies.base import get_strategy
+from recbole_llminit.vectors.embeddings import AlignedEmbeddings, ItemEmbeddings
 
 WIDTH, SIZE = 384, 128
 STRATEGIES = ("rand", "uni", "var", "prefix", "rp", "pca", "whiten", "cca")

@@ -31,7 +31,9 @@ import pandas as pd
 import torch
 from scipy.sparse import csr_matrix
 
-from recbole_llminit import initializer, read_embeddings, selection
+from recbole_llminit import read_embeddings
+from recbole_llminit.initialization import initializer
+from recbole_llminit.strategies import selection
 
 SIZE = 128
 

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from recbole_llminit import read_embeddings
-from recbole_llminit.store import read_rows
+from recbole_llminit.vectors.store import read_rows
 
-PATIENCE = 1800
+TIMEOUT = 1800
 
 
 def command(options: argparse.Namespace, cache: Path) -> list[str]:
@@ -51,18 +51,18 @@ def count_kept(cache: Path, dataset: str) -> int:
 def kill(options: argparse.Namespace, cache: Path, least: int, pause: float) -> int:
     """Kill a run some time after so many items were in whole shards; return how many are."""
     run = subprocess.Popen(command(options, cache), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while count_kept(cache, options.dataset) < least and run.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     time.sleep(pause)
     run.send_signal(signal.SIGKILL)
-    run.wait(timeout=PATIENCE)
+    run.wait(timeout=TIMEOUT)
     return count_kept(cache, options.dataset)
 
 
 def encode(options: argparse.Namespace, cache: Path) -> tuple[int, dict[str, np.ndarray]]:
     """Run to the end; return how many items were encoded, and the store's vectors by item."""
-    ran = subprocess.run(command(options, cache), check=True, capture_output=True, text=True, timeout=PATIENCE)
+    ran = subprocess.run(command(options, cache), check=True, capture_output=True, text=True, timeout=TIMEOUT)
     counted = re.search(r"encoded\s+\| ([\d,]+);", ran.stdout)
     if counted is None:
         raise RuntimeError(ran.stdout)

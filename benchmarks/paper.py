@@ -84,7 +84,9 @@ def main() -> None:
     reports = {"masked": Report.read(options.masked), "unmasked": Report.read(options.repeatable)}
     cells = {
         name: {
-            (row.model, row.start.split(" (")[0]): " / ".join(cell.to_markdown() for cell in row.cells.values())
+            (row.model, row.initialization.split(" (")[0]): " / ".join(
+                cell.to_markdown() for cell in row.cells.values()
+            )
             for section in report.sections()
             for row in section.rows
         }

@@ -60,7 +60,7 @@ _IMPORTED = (
     "recbole.model.general_recommender",
     "recbole.model.sequential_recommender.sasrec",
     "recbole_llminit.compare.comparison",
-    "recbole_llminit.encoding",
+    "recbole_llminit.encode.pipeline",
     "recbole_llminit.inspection",
     "tensorboard.plugins.hparams.summary_v2",
     "torch._dynamo",

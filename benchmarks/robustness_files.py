@@ -37,16 +37,17 @@ from robustness_valid import (
     write_cache,
 )
 
-from recbole_llminit import load_data_and_model, quick_start, read_embeddings
+from recbole_llminit import load_data_and_model, read_embeddings
 from recbole_llminit.compare.report import Report
 from recbole_llminit.compare.trial import read_trial
-from recbole_llminit.config import Config
-from recbole_llminit.encode_options import EncodeOptions
+from recbole_llminit.encode.item_text import read_item_texts
+from recbole_llminit.encode.options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import export_embeddings
-from recbole_llminit.item_text import read_item_texts
+from recbole_llminit.integration import quick_start
+from recbole_llminit.integration.config import Config
 from recbole_llminit.settings import read_settings
-from recbole_llminit.store import compact, describe_stores, list_stores, read_rows
+from recbole_llminit.vectors.readers import export_embeddings
+from recbole_llminit.vectors.store import compact, describe_stores, list_stores, read_rows
 
 LIMIT = 10.0
 """Seconds after which a reader is taken to hang."""
@@ -132,7 +133,7 @@ def _checkpoint_reader() -> Callable[[Path], Any]:
     """Return the package's lowest reader of checkpoints."""
     module: Any = quick_start
     with contextlib.suppress(ImportError):
-        module = importlib.import_module("recbole_llminit.checkpoint")
+        module = importlib.import_module("recbole_llminit.integration.checkpoint")
     found: Callable[[Path], Any] = getattr(module, "read_checkpoint", None) or module._read_checkpoint
     return found
 

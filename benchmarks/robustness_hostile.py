@@ -20,8 +20,8 @@ from robustness_vectors import said
 
 from recbole_llminit import load_data_and_model, read_embeddings, run_recbole_llminit
 from recbole_llminit.compare import compare
+from recbole_llminit.encode.item_text import read_item_texts
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.item_text import read_item_texts
 from recbole_llminit.settings import read_settings
 
 

@@ -20,8 +20,9 @@ import torch
 from robustness_children import Child, limit_files, run_child
 from robustness_valid import BASE, TOKENS, values, write_store
 
-from recbole_llminit import load_data_and_model, quick_start
+from recbole_llminit import load_data_and_model
 from recbole_llminit.cli import main
+from recbole_llminit.integration import quick_start
 
 _MODELS = ("BPR", "LightGCN")
 _LOADS = 60.0

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 from robustness_cases import CANARY, FROM_VECTORS, Case, Expected, command, run
 from robustness_making import Vectors, flipped, gzip_bomb, numbers
-from robustness_valid import FACTS, TOKENS
+from robustness_valid import METADATA, TOKENS
 from robustness_vectors import changed
 
 from recbole_llminit.cli import main
-from recbole_llminit.store import append_shard, hash_text, read_rows
+from recbole_llminit.vectors.store import append_shard, hash_text, read_rows
 
 
 def cases() -> Iterator[Case]:
@@ -34,7 +34,7 @@ def cases() -> Iterator[Case]:
     yield from _endpoints()
 
 
-# What stands in the place of a store's facts.
+# What stands in the place of a store's metadata.
 _METADATA: Mapping[str, bytes | None] = {
     "{oops": b"{oops",
     "[]": b"[]",
@@ -48,7 +48,7 @@ _METADATA: Mapping[str, bytes | None] = {
     "facts of other types": b'{"format": 1, "fingerprint": 5, "facts": {"model": [], "template": {}, "dtype": 7}}',
     "format a text": b'{"format": "x", "fingerprint": "0", "facts": {}}',
     "deeply nested": b"[" * 100_000,
-    "a newer format": json.dumps({"format": 2, "fingerprint": "0" * 16, "facts": FACTS}).encode(),
+    "a newer format": json.dumps({"format": 2, "fingerprint": "0" * 16, "facts": METADATA}).encode(),
     "none": None,
 }
 _ENDPOINT = (
@@ -248,7 +248,7 @@ def _raw_shard(vectors: Vectors) -> Callable[[], None]:
 
     def write() -> None:
         shutil.rmtree("store")
-        path = append_shard("store", TOKENS, [hash_text(token) for token in TOKENS], numbers(), FACTS)
+        path = append_shard("store", TOKENS, [hash_text(token) for token in TOKENS], numbers(), METADATA)
         schema = pa.ipc.open_file(io.BytesIO(path.read_bytes())).schema
         flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
         embedding = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("embedding").type)

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from recbole_llminit.cli import main
-from recbole_llminit.store import append_shard, hash_text
+from recbole_llminit.vectors.store import append_shard, hash_text
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 TOKENS = [line.split("\t")[0] for line in (DATA / "tiny" / "tiny.item").read_text().splitlines()[1:]]
@@ -36,7 +36,7 @@ show_progress: False
 """
 """The settings of one short epoch on the tiny dataset."""
 
-FACTS = {"model": "an-encoder", "dtype": "float32", "template": "{title}", "fields": ["title"]}
+METADATA = {"model": "an-encoder", "dtype": "float32", "template": "{title}", "fields": ["title"]}
 _ITEMS = 12
 _WIDTH = 8
 
@@ -50,7 +50,7 @@ def write_store(folder: Path, tokens: list[str], vectors: npt.NDArray[Any]) -> N
     """Write a store in two shards, the second one first in the order of the items."""
     half = len(tokens) // 2
     for part in (slice(half, None), slice(None, half)):
-        append_shard(folder, tokens[part], [hash_text(token) for token in tokens[part]], vectors[part], FACTS)
+        append_shard(folder, tokens[part], [hash_text(token) for token in tokens[part]], vectors[part], METADATA)
 
 
 def run_settled(folder: Path, *arguments: str) -> None:

@@ -37,12 +37,12 @@ from memory import anonymous, give_back_freed, watch_memory
 from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
-import recbole_llminit.config  # noqa: F401  registers the strategies
-from recbole_llminit.embeddings import AlignedEmbeddings
-from recbole_llminit.files import read_embeddings
-from recbole_llminit.initializer import reduce_items
-from recbole_llminit.store import append_shard
-from recbole_llminit.strategy import get_strategy
+import recbole_llminit.integration.config  # noqa: F401  registers the strategies
+from recbole_llminit.initialization.initializer import reduce_items
+from recbole_llminit.strategies.base import get_strategy
+from recbole_llminit.vectors.embeddings import AlignedEmbeddings
+from recbole_llminit.vectors.readers import read_embeddings
+from recbole_llminit.vectors.store import append_shard
 
 WIDTH, SIZE, EACH = 1024, 128, 5
 # Seconds after which a measurement is not repeated in its process.

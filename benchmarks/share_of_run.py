@@ -16,7 +16,8 @@ from unittest import mock
 
 import pandas as pd
 
-from recbole_llminit import model, run_recbole_llminit
+from recbole_llminit import run_recbole_llminit
+from recbole_llminit.integration import model
 
 CONFIGURATION = Path(__file__).parents[1] / "yaml" / "lightgcn_ml-100k.yaml"
 

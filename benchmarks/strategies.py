@@ -71,12 +71,12 @@ def draw_stage(stage: Stage, drop: str = "none") -> str:
     (section,) = [section for section in stage.report.sections() if section.drop == drop]
     for row in section.rows:
         # Without its letter, which is all that a baseline's has.
-        start = re.sub(r" ?\([a-z]\)$", "", row.start)
+        start = re.sub(r" ?\([a-z]\)$", "", row.initialization)
         valid, epoch = means.loc[(row.model, start)]
         rows.append(
             {
                 "model": row.model,
-                "start": row.start,
+                "start": row.initialization,
                 "validation NDCG@10": f"{valid:.4f}",
                 **{metric: Cell.to_markdown(cell) for metric, cell in row.cells.items()},
                 "best epoch": f"{epoch:.0f}" if start else "-",

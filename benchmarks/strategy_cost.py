@@ -43,9 +43,9 @@ def measure(strategy: str, count: int, vectors: str) -> dict[str, float]:
     """Fit one strategy and reduce every vector, in this process."""
     from scipy.sparse import csr_matrix
 
-    from recbole_llminit import config  # noqa: F401  registers the strategies
-    from recbole_llminit.embeddings import ItemEmbeddings
-    from recbole_llminit.strategy import get_strategy
+    from recbole_llminit.integration import config  # noqa: F401  registers the strategies
+    from recbole_llminit.strategies.base import get_strategy
+    from recbole_llminit.vectors.embeddings import ItemEmbeddings
 
     generator = np.random.default_rng(0)
     tokens = [str(item) for item in range(count)]

@@ -22,8 +22,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recbole_llminit import initialize_embeddings_
-from recbole_llminit.embeddings import AlignedEmbeddings, ItemEmbeddings
-from recbole_llminit.selection import Variance
+from recbole_llminit.strategies.selection import Variance
+from recbole_llminit.vectors.embeddings import AlignedEmbeddings, ItemEmbeddings
 
 ITEMS, USERS, EACH, LLM_DIM, SIZE = 1_000_000, 1_000_000, 10, 384, 128
 STRATEGY = Variance()

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listing = commands.add_parser(
         "stores",
         help="list the embedding stores, or export one",
-        description="List the embedding stores with their facts and sizes, or export one.",
+        description="List the embedding stores with their metadata and sizes, or export one.",
         allow_abbrev=False,
     )
     listing.add_argument("--llm_cache_dir", action=_Once, help="where stores lie (~/.cache/recbole-llminit)")
@@ -172,7 +172,7 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> None:
     # As `python script.py` in this folder: a model of the user's own, given by its dotted path, may stand here.
     sys.path.insert(0, "")
     # The import says so, too, where RecBole is missing or another version.
-    from recbole_llminit.quick_start import run_recbole_llminit
+    from recbole_llminit.integration.quick_start import run_recbole_llminit
 
     run_recbole_llminit(
         model=options.model,
@@ -186,9 +186,9 @@ def run(options: argparse.Namespace, others: Sequence[str]) -> None:
 
 def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
     """Encode a dataset's item texts, or print what would be encoded."""
-    from recbole_llminit.encode_options import EncodeOptions
-    from recbole_llminit.encoding import encode_items, plan_encoding
-    from recbole_llminit.ranks import join_ranks
+    from recbole_llminit.encode.options import EncodeOptions
+    from recbole_llminit.encode.pipeline import encode_items, plan_encoding
+    from recbole_llminit.processes import join_ranks
 
     dataset = [] if options.dataset is None else [f"--dataset={options.dataset}"]
     settings = EncodeOptions.from_files(options.config_files.split(), [*dataset, *others])
@@ -206,8 +206,8 @@ def encode(options: argparse.Namespace, others: Sequence[str]) -> None:
 def inspect(options: argparse.Namespace, others: Sequence[str]) -> None:
     """Measure vectors, or a checkpoint's tables; print them, and draw them if asked."""
     sys.path.insert(0, "")
-    from recbole_llminit.config import Config
     from recbole_llminit.inspection import check_png, inspect_checkpoint, inspect_vectors
+    from recbole_llminit.integration.config import Config
     from recbole_llminit.settings import read_settings
 
     if options.png:
@@ -255,8 +255,8 @@ def compare(options: argparse.Namespace, others: Sequence[str]) -> int:
 
 def stores(options: argparse.Namespace, others: Sequence[str]) -> None:
     """List the stores of a cache folder, or export one."""
-    from recbole_llminit.files import export_embeddings, read_embeddings
-    from recbole_llminit.store import DEFAULT_CACHE, describe_stores
+    from recbole_llminit.vectors.readers import export_embeddings, read_embeddings
+    from recbole_llminit.vectors.store import DEFAULT_CACHE, describe_stores
 
     if others:
         raise LLMInitError(f"stores knows no {others[0]}")
@@ -270,8 +270,8 @@ def stores(options: argparse.Namespace, others: Sequence[str]) -> None:
 
 def models(options: argparse.Namespace, others: Sequence[str]) -> None:
     """List which models start from LLM embeddings."""
-    from recbole_llminit.strategy import suggest
-    from recbole_llminit.support import draw_models, list_models
+    from recbole_llminit.integration.model_support import draw_models, list_models
+    from recbole_llminit.suggest import suggest
 
     if others:
         raise LLMInitError(f"models knows no {others[0]}")

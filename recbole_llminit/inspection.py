@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from texttable import Texttable
 
-from recbole_llminit.co_consumption import item_degrees
-from recbole_llminit.config import Config, InitOptions
-from recbole_llminit.embeddings import AlignedEmbeddings, vectors_of_all
-from recbole_llminit.encode_options import EncodeOptions
+from recbole_llminit.encode.options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.model import build_model, find_tables, id_fields, read_vectors, training_interactions
-from recbole_llminit.projection import CanonicalCorrelation, Moments
-from recbole_llminit.quick_start import load_data, load_data_and_model
+from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.model import build_model, find_tables, id_fields, read_vectors, training_interactions
+from recbole_llminit.integration.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
-from recbole_llminit.strategy import unit_rows
+from recbole_llminit.strategies.base import unit_rows
+from recbole_llminit.strategies.co_consumption import item_degrees
+from recbole_llminit.strategies.projection import CanonicalCorrelation, Moments
+from recbole_llminit.text_table import draw_table
+from recbole_llminit.vectors.embeddings import AlignedEmbeddings, vectors_of_all
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ class Measurement:
     neighbours : tuple of Neighbours
         Of the most popular items.
     agreement : float or None
-        `That <recbole_llminit.projection.CanonicalCorrelation.agreement>` of the vectors of co-consumed items, where it
+        `That` of the vectors of co-consumed items, where it
         was measured.
     """
 
@@ -149,12 +149,7 @@ class Measurement:
             rows.append(["chosen", f"{len(self.chosen)} dimensions ({first}) hold {share:.0%} of the variance"])
         if self.agreement is not None:
             rows.append(["agreement", f"{self.agreement:.2f}, of the vectors of co-consumed items"])
-        table = Texttable(max_width=0)
-        table.set_deco(Texttable.BORDER | Texttable.HEADER | Texttable.VLINES)
-        table.set_cols_dtype(["t", "t"])
-        table.header(["inspect", self.name])
-        table.add_rows(rows, header=False)
-        lines = [str(table.draw())]
+        lines = [draw_table(["inspect", self.name], rows)]
         for found in self.neighbours:
             lines.append(f"{_shortened(found.item)} ({found.interactions:,} training interactions)")
             lines += [f"  {cosine:.3f}  {_shortened(other)}" for other, cosine in found.nearest]
@@ -281,7 +276,7 @@ def inspect_checkpoint(path: str | Path, *, trust_pickles: bool = False) -> Insp
     path : path
         A checkpoint.
     trust_pickles : bool
-        Whether you trust whoever made it; see `load_data_and_model <recbole_llminit.quick_start.load_data_and_model>`.
+        Whether you trust whoever made it; see `load_data_and_model`.
 
     Raises
     ------

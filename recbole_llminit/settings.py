@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.reading import foreign_reader, require_file
-from recbole_llminit.strategy import suggest
+from recbole_llminit.files import foreign_reader, require_file
+from recbole_llminit.suggest import suggest
 
 _LARGEST_FILE = 1 << 20
 _MOST_VALUES = 100_000

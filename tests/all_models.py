@@ -14,7 +14,7 @@ from recbole.data import create_dataset, data_preparation
 from recbole.model.general_recommender import RecVAE
 from recbole.utils import KGDataLoaderState, init_seed
 
-from recbole_llminit.config import Config
+from recbole_llminit.integration.config import Config
 from recbole_llminit.models import SGCL
 from tests.stock import DATA
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-import recbole_llminit.config  # noqa: F401  registers the strategies in their order
-from recbole_llminit import compat
-from recbole_llminit.embeddings import ItemEmbeddings
-from recbole_llminit.store import append_shard, hash_text
+import recbole_llminit.integration.config  # noqa: F401  registers the strategies in their order
+from recbole_llminit.integration import compat
+from recbole_llminit.vectors.embeddings import ItemEmbeddings
+from recbole_llminit.vectors.store import append_shard, hash_text
 from tests.encoders import tiny_transformer
 from tests.stock import DATA
 
 compat.apply()
-FACTS = {"model": "test-encoder", "dtype": "float32"}
+METADATA = {"model": "test-encoder", "dtype": "float32"}
 
 
 @pytest.fixture(autouse=True)
 def _no_store_of_the_users(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr("recbole_llminit.encode_options.DEFAULT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr("recbole_llminit.encode.options.DEFAULT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,9 @@ def tiny_store(tmp_path_factory, tiny_vectors):
     folder = tmp_path_factory.mktemp("store") / "tiny"
     items = sorted(tiny_vectors, reverse=True)
     for part in (items[:10], items[10:]):
-        append_shard(folder, part, [hash_text(item) for item in part], np.stack([tiny_vectors[i] for i in part]), FACTS)
+        append_shard(
+            folder, part, [hash_text(item) for item in part], np.stack([tiny_vectors[i] for i in part]), METADATA
+        )
     return folder
 
 

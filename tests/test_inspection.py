@@ -7,14 +7,14 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from recbole_llminit.cli import main
-from recbole_llminit.config import Config, InitOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.inspection import Measurement, inspect_checkpoint, inspect_vectors
-from recbole_llminit.model import read_vectors, training_interactions
-from recbole_llminit.projection import CanonicalCorrelation
-from recbole_llminit.quick_start import load_data, load_data_and_model, run_recbole_llminit
-from recbole_llminit.store import append_shard, hash_text
-from tests.conftest import FACTS
+from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.model import read_vectors, training_interactions
+from recbole_llminit.integration.quick_start import load_data, load_data_and_model, run_recbole_llminit
+from recbole_llminit.strategies.projection import CanonicalCorrelation
+from recbole_llminit.vectors.store import append_shard, hash_text
+from tests.conftest import METADATA
 from tests.stock import DATA
 
 
@@ -32,7 +32,7 @@ def test_a_measurement_restated(embed, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(60, 9))
     rows[:, 0] += 2
     rows[:, 5] = 1
-    monkeypatch.setattr("recbole_llminit.embeddings._BLOCK_NUMBERS", 13 * 9)
+    monkeypatch.setattr("recbole_llminit.vectors.embeddings._BLOCK_NUMBERS", 13 * 9)
     found = Measurement.of("vectors", embed(*rows), chosen=(0, 5))
     assert found.mean_cosine == pytest.approx(cosine_similarity(rows)[~np.eye(60, dtype=bool)].mean(), abs=1e-6)
     np.testing.assert_allclose(found.variance, rows.var(axis=0), atol=1e-5)
@@ -91,7 +91,7 @@ def test_vectors_that_cannot_agree(llm):
 
 
 def titles_of_tiny():
-    from recbole_llminit.item_text import read_item_texts
+    from recbole_llminit.encode.item_text import read_item_texts
 
     found = read_item_texts(DATA / "tiny" / "tiny.item")
     return dict(zip(found.ids, found.texts, strict=True))
@@ -129,7 +129,7 @@ def test_a_misaligned_file_is_seen(llm, tiny_vectors, tmp_path):
     tokens = {title: item for item, title in titles.items()}
     first, second = (tokens[found.item] for found in inspect_vectors(config).parts[0].neighbours[:2])
     rows = np.stack([tiny_vectors[first if item == second else item] for item in items])
-    append_shard(tmp_path / "store", items, [hash_text(item) for item in items], rows, FACTS)
+    append_shard(tmp_path / "store", items, [hash_text(item) for item in items], rows, METADATA)
     config["llm_embedding"] = str(tmp_path / "store")
     nearest = {found.item: found.nearest[0] for found in inspect_vectors(config).parts[0].neighbours}
     assert nearest[titles[first]] == (titles[second], pytest.approx(1, abs=1e-5))

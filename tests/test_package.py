@@ -11,11 +11,11 @@ from sentence_transformers import SentenceTransformer
 
 import recbole_llminit
 from recbole_llminit.compare.plan import CompareOptions, make_plan
-from recbole_llminit.config import Config, InitOptions
-from recbole_llminit.encoder import hash_folder
-from recbole_llminit.files import read_embeddings
-from recbole_llminit.item_text import read_item_texts
-from recbole_llminit.quick_start import run_recbole_llminit
+from recbole_llminit.encode.item_text import read_item_texts
+from recbole_llminit.encode.sentence_encoder import hash_folder
+from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.quick_start import run_recbole_llminit
+from recbole_llminit.vectors.readers import read_embeddings
 from tests.encoders import MINILM
 from tests.stock import DATA
 
@@ -32,8 +32,8 @@ def test_the_packaged_vectors_are_those_of_their_items():
     texts = dict(zip(found.ids, found.texts, strict=True))
     assert len(store.tokens) == 1682
     assert store.width == 384
-    assert store.facts["template"] == found.template == "{movie_title}. {class}"
-    assert store.facts["revision"] == hash_folder(MINILM)
+    assert store.metadata["template"] == found.template == "{movie_title}. {class}"
+    assert store.metadata["revision"] == hash_folder(MINILM)
     assert texts["1"] == "Toy Story. Animation Children's Comedy"
     some = [0, 1, 266, 777, 1681]
     encoder = SentenceTransformer(str(MINILM), device="cpu")
@@ -73,13 +73,13 @@ def test_every_comparison_can_be_planned(path, tmp_path):
     options = CompareOptions.from_files([path], arguments)
     plan = make_plan(options)
     assert {trial.settings["train_batch_size"] for trial in plan.trials.values()} == {settings["train_batch_size"]}
-    starts = [start.label for start in options.starts]
+    labels = [initialization.label for initialization in options.initializations]
     if path.parent.name == "study":
-        assert starts[0] == "none" and "control" in {start.role for start in options.starts}
+        assert labels[0] == "none" and "control" in {one.role for one in options.initializations}
         assert f"--config_files=yaml/study/{path.name} " in path.read_text()
     else:
         paper = ["none", "rand", "uni", "var"]
-        assert starts == (paper if path.parent.name == "paper" else [*paper, "noise", "var shuffled"])
+        assert labels == (paper if path.parent.name == "paper" else [*paper, "noise", "var shuffled"])
 
 
 def documented(path):

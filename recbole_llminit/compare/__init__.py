@@ -1,4 +1,4 @@
-"""Comparisons of starts: trials, statistics, strata, and the report."""
+"""Comparisons of initializations: trials, statistics, strata, and the report."""
 
 from __future__ import annotations
 

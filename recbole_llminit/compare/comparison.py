@@ -12,15 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from texttable import Texttable
 from tqdm import tqdm
 
-from recbole_llminit.compare.grid import TRIALS, estimate_seconds, run_grid
+from recbole_llminit.compare.export import save_report
 from recbole_llminit.compare.options import CompareOptions
-from recbole_llminit.compare.page import save_report
 from recbole_llminit.compare.plan import Plan, make_plan
 from recbole_llminit.compare.report import Report
+from recbole_llminit.compare.runner import TRIALS, estimate_seconds, run_trials
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.text_table import draw_table
 
 _EXTRA = ("jinja2", "matplotlib", "statsmodels", "tabulate")
 
@@ -32,7 +32,7 @@ def compare(
     jobs: int | None = None,
     command: Sequence[str] = (),
 ) -> Report:
-    """Train every model from every start with every seed, test them against each other, and write the report.
+    """Train every model from every initialization with every seed, test them against each other, and write the report.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def compare(
         What to compare; a mapping is read as a YAML file's content is.
     folder : path
         Where trials and report go. Trials that are finished there are not run again: an interrupted comparison goes on,
-        and one with more seeds or starts uses what it has.
+        and one with more seeds or initializations uses what it has.
     jobs : int, optional
         How many processes train side by side, each on one torch thread; left out, the cores of this machine, or one
         where there is a GPU.
@@ -64,7 +64,7 @@ def compare(
     folder, jobs = Path(folder), _jobs(jobs)
     plan = make_plan(options, command)
     printer = _Printer(plan, folder)
-    run_grid(plan, folder, jobs=jobs, settled=printer.settled)
+    run_trials(plan, folder, jobs=jobs, settled=printer.settled)
     return write_report(folder)
 
 
@@ -95,19 +95,18 @@ def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *,
     jobs = _jobs(jobs)
     by_trial, total = estimate_seconds(plan, Path(folder), jobs=jobs)
     lines = Counter((entry.dataset, entry.model) for entry in plan.entries)
-    table = Texttable(max_width=0)
-    table.set_deco(Texttable.BORDER | Texttable.HEADER | Texttable.VLINES)
-    table.header(["dataset", "model", "starts x seeds", "trials", "finished", "at most"])
-    table.set_cols_dtype(["t"] * 6)
+    rows = []
     for (dataset, model), count in lines.items():
         names = [name for name, trial in plan.trials.items() if (trial.dataset, trial.model) == (dataset, model)]
         waiting = [by_trial[name] for name in names if name in by_trial]
-        table.add_row(
+        rows.append(
             [dataset, model, f"{count}", f"{len(names)}", f"{len(names) - len(waiting)}", _duration(sum(waiting))]
         )
-    starts = ", ".join(start.label for start in options.starts)
+    table = draw_table(["dataset", "model", "initializations x seeds", "trials", "finished", "at most"], rows)
+    initializations = ", ".join(initialization.label for initialization in options.initializations)
     return (
-        f"{table.draw()}\nstarts: {starts}; seeds: {', '.join(map(str, options.seeds))}; tuned: {options.tune}\n"
+        f"{table}\nstarts: {initializations}; seeds: {', '.join(map(str, options.seeds))}; tuned: "
+        f"{options.tune}\n"
         f"{len(by_trial)} of {len(plan.trials)} trials are to be run: at most {_duration(total)} in {jobs} processes, "
         f"if none stops early"
     )
@@ -143,7 +142,7 @@ class _Printer:
         entry = next(entry for entry in self._plan.entries if name in entry.trials)
         tuned = [f"{key} {trial.settings[key]}" for key in entry.tuned if key in trial.settings]
         dropped = [] if entry.drop is None else [f"drop {entry.drop}"]
-        words = [entry.dataset, entry.model, entry.start, *tuned, *dropped, f"seed {entry.seed}"]
+        words = [entry.dataset, entry.model, entry.initialization, *tuned, *dropped, f"seed {entry.seed}"]
         return " ".join(filter(None, words))
 
 

@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.model import find_tables, training_interactions
-from recbole_llminit.quick_start import load_data_and_model
+from recbole_llminit.initialization.tables import Side
+from recbole_llminit.integration.model import find_tables, training_interactions
+from recbole_llminit.integration.quick_start import load_data_and_model
 from recbole_llminit.spectrum import Spectrum
-from recbole_llminit.tables import Side
 
-# After recbole_llminit.quick_start, which mends RecBole.
+# After recbole_llminit.integration.quick_start, which mends RecBole.
 from recbole.evaluator.base_metric import TopkMetric  # isort: skip
 from recbole.utils import get_trainer  # isort: skip
 
@@ -72,7 +72,7 @@ def evaluate_users(checkpoint: str | Path, *, trust_pickles: bool = False) -> Us
     checkpoint : path
         A checkpoint. Its items are ranked in full at test (``mode: full``).
     trust_pickles : bool
-        Whether you trust whoever made it; see `load_data_and_model <recbole_llminit.quick_start.load_data_and_model>`.
+        Whether you trust whoever made it; see `load_data_and_model`.
 
     Notes
     -----

@@ -50,7 +50,7 @@ def draw_figures(report: Report, ink: str = "black") -> dict[str, Figure]:
     report : Report
         What to draw.
     ink : str
-        The colour of text, axes and the stock start.
+        The colour of text, axes and the stock initialization.
 
     Returns
     -------
@@ -108,12 +108,12 @@ def save_png(report: Report, folder: Path) -> dict[str, str]:
 
 
 def _styles(report: Report, ink: str) -> dict[tuple[str, str], Style]:
-    """Give each start, and each baseline by its model, one style in all figures."""
+    """Give each initialization, and each baseline by its model, one style in all figures."""
     styles: dict[tuple[str, str], Style] = {}
     counts = {"llm": 0, "control": 0, "baseline": 0, "stock": 0}
-    lines = report.runs[["model", "start", "role"]].drop_duplicates()
-    for model, start, role in lines.itertuples(index=False):
-        key = ("", start) if start else (model, "")
+    lines = report.runs[["model", "initialization", "role"]].drop_duplicates()
+    for model, initialization, role in lines.itertuples(index=False):
+        key = ("", initialization) if initialization else (model, "")
         if key in styles:
             continue
         number = counts[role]
@@ -127,8 +127,8 @@ def _styles(report: Report, ink: str) -> dict[tuple[str, str], Style]:
     return styles
 
 
-def _style(styles: Mapping[tuple[str, str], Style], model: str, start: str) -> Style:
-    return styles["", start] if start else styles[model, ""]
+def _style(styles: Mapping[tuple[str, str], Style], model: str, initialization: str) -> Style:
+    return styles["", initialization] if initialization else styles[model, ""]
 
 
 def _panels(count: int, *, rows: int = 1, height: float = 3.3, **options: Any) -> tuple[Figure, list[Any]]:
@@ -173,12 +173,17 @@ def _convergence(report: Report, dataset: str, styles: Mapping[tuple[str, str], 
     for panel, model in zip(panels, models, strict=True):
         of_model = curves[curves["model"] == model]
         last = int(of_model["epoch"].max())
-        for start, runs in of_model.groupby("start", sort=False):
-            style = _style(styles, model, start)
+        for initialization, runs in of_model.groupby("initialization", sort=False):
+            style = _style(styles, model, initialization)
             scores = runs.pivot_table(index="seed", columns="epoch", values="score")
             best = scores.reindex(columns=range(1, last + 1)).cummax(axis=1).ffill(axis=1)
             panel.plot(
-                best.columns, best.mean(), color=style.colour, linestyle=style.dashes, label=start, linewidth=1.4
+                best.columns,
+                best.mean(),
+                color=style.colour,
+                linestyle=style.dashes,
+                label=initialization,
+                linewidth=1.4,
             )
             panel.fill_between(best.columns, best.min(), best.max(), color=style.colour, alpha=0.1, linewidth=0)
         _baselines(panel, lines, "valid_score", styles)
@@ -198,7 +203,7 @@ def _baselines(panel: Axes, lines: pd.DataFrame, column: str, styles: Mapping[tu
 
 
 def _strata(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style]) -> Figure | None:
-    """Draw a bar for each start in each stratum of users and of items."""
+    """Draw a bar for each initialization in each stratum of users and of items."""
     if not report.metrics:
         return None
     cut = report.metrics[0].rpartition("@")[2]
@@ -211,15 +216,15 @@ def _strata(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style
     for panels, side, metric in zip(rows, ("user", "item"), (report.metrics[0], f"recall@{cut}"), strict=True):
         of_side = strata[strata["side"] == side]
         for panel, model in zip(panels, models, strict=True):
-            shown = of_side[(of_side["model"] == model) | (of_side["start"] == "")]
-            groups = list(shown.groupby(["model", "start"], sort=False))
+            shown = of_side[(of_side["model"] == model) | (of_side["initialization"] == "")]
+            groups = list(shown.groupby(["model", "initialization"], sort=False))
             width = 0.85 / max(1, len(groups))
-            for number, ((name, start), bars) in enumerate(groups):
-                style = _style(styles, name, start)
+            for number, ((name, initialization), bars) in enumerate(groups):
+                style = _style(styles, name, initialization)
                 places = np.arange(len(bars)) + (number - (len(groups) - 1) / 2) * width
                 panel.bar(
                     places, bars[metric], width, color=style.colour, alpha=1 if style.dashes == "-" else 0.55,
-                    hatch="///" if style.dashes == ":" else None, label=start or name, edgecolor="none",
+                    hatch="///" if style.dashes == ":" else None, label=initialization or name, edgecolor="none",
                 )  # fmt: skip
             first = groups[0][1]
             counts = "users" if side == "user" else "interactions"
@@ -232,7 +237,7 @@ def _strata(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style
 
 
 def _spectrum(report: Report, dataset: str, styles: Mapping[tuple[str, str], Style]) -> Figure | None:
-    """Draw the singular values of each start's first trained item table over the largest."""
+    """Draw the singular values of each initialization's first trained item table over the largest."""
     spectra = report.spectra[(report.spectra["dataset"] == dataset) & (report.spectra["drop"] == FULL)]
     spectra = spectra[spectra["side"] == "item"].drop_duplicates([*LINE, "seed"])
     if spectra.empty:
@@ -242,11 +247,13 @@ def _spectrum(report: Report, dataset: str, styles: Mapping[tuple[str, str], Sty
     for panel, model in zip(panels, models, strict=True):
         of_model = spectra[spectra["model"] == model]
         # A grid may have chosen another width with another seed.
-        for (start, _), rows in of_model.groupby(["start", of_model["singular_values"].map(len)], sort=False):
-            style = _style(styles, model, start)
+        for (initialization, _), rows in of_model.groupby(
+            ["initialization", of_model["singular_values"].map(len)], sort=False
+        ):
+            style = _style(styles, model, initialization)
             values = np.array([np.divide(row, row[0] or 1) for row in rows["singular_values"]]).mean(axis=0)
             places = range(1, len(values) + 1)
-            panel.plot(places, values, color=style.colour, linestyle=style.dashes, label=start, linewidth=1.4)
+            panel.plot(places, values, color=style.colour, linestyle=style.dashes, label=initialization, linewidth=1.4)
         panel.set(xlabel="direction", title=model, yscale="log")
     panels[0].set_ylabel("singular value over the largest")
     _legend(figure, panels)
@@ -265,12 +272,12 @@ def _cold_start(report: Report, dataset: str, styles: Mapping[tuple[str, str], S
     names = {FULL: "0%", "all_but_one": "all but\none each"}
     for panel, model in zip(panels, models, strict=True):
         shown = runs[(runs["model"] == model) | (runs["role"] == "baseline")]
-        for (name, start), line in shown.groupby(["model", "start"], sort=False):
-            style = _style(styles, name, start)
+        for (name, initialization), line in shown.groupby(["model", "initialization"], sort=False):
+            style = _style(styles, name, initialization)
             means = line.groupby("drop")[metric].mean().reindex(drops)
             panel.plot(
                 range(len(drops)), means, color=style.colour, linestyle=style.dashes, marker="o", markersize=3,
-                linewidth=1.4, label=start or name,
+                linewidth=1.4, label=initialization or name,
             )  # fmt: skip
         panel.set_xticks(range(len(drops)), [names.get(drop) or f"{float(drop):.0%}" for drop in drops])
         panel.set(xlabel="training interactions dropped", title=model)

@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import yaml
 
-from recbole_llminit.cold_start import Drop
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.recbole_keys import check_values
+from recbole_llminit.integration.cold_start import Drop
+from recbole_llminit.integration.recbole_keys import check_values
 from recbole_llminit.settings import is_none, read_settings, read_values, read_yaml
-from recbole_llminit.strategy import get_strategy, nearest, strategy_names
+from recbole_llminit.strategies.base import get_strategy, strategy_names
+from recbole_llminit.suggest import nearest
 
 Role = Literal["stock", "llm", "control", "baseline"]
 
@@ -48,8 +49,8 @@ _OURS = {"seed": "seeds", "drop_train": "cold_start", "init_shuffle": "controls:
 
 
 @dataclass(frozen=True)
-class Start:
-    """One way to start a model.
+class Initialization:
+    """One way to initialization a model.
 
     Parameters
     ----------
@@ -58,7 +59,7 @@ class Start:
     settings : mapping
         The configuration keys that make it.
     role : {"stock", "llm", "control"}
-        Whether it is RecBole's own start, one from vectors, or one of the controls.
+        Whether it is RecBole's own initialization, one from vectors, or one of the controls.
     """
 
     label: str
@@ -66,7 +67,7 @@ class Start:
 
     @property
     def role(self) -> Role:
-        """What the start is in the comparison, read from its settings."""
+        """What the initialization is in the comparison, read from its settings."""
         if is_none(self.settings.get("init_strategy")):
             return "stock"
         shuffled = str(self.settings.get("init_shuffle", False)).lower() == "true"
@@ -87,14 +88,14 @@ class CompareOptions:
     ----------
     models, datasets : mapping of str to mapping
         RecBole models and datasets, with configuration keys of their own.
-    starts : tuple of Start
+    initializations : tuple of Initialization
         Stock RecBole's, those of the strategies, and the controls.
     baselines : mapping of str to mapping
         Models without a table to initialise, with a grid of keys; the best by validation stands in the report.
     seeds : tuple of int
-        Each sets split, negatives and start.
+        Each sets split, negatives and initialization.
     tune : {"none", "stock", "all"}
-        Which starts are also tuned over ``tune_grid``, on the validation set of each seed.
+        Which initializations are also tuned over ``tune_grid``, on the validation set of each seed.
     tune_grid : mapping of str to list
         Keys and the values to try.
     cold_start : tuple of float or "all_but_one"
@@ -107,7 +108,7 @@ class CompareOptions:
 
     models: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
-    starts: tuple[Start, ...]
+    initializations: tuple[Initialization, ...]
     baselines: Mapping[str, Mapping[str, Sequence[Any]]]
     seeds: tuple[int, ...]
     tune: Literal["none", "stock", "all"] = "none"
@@ -139,7 +140,7 @@ class CompareOptions:
         for singular in ("model", "dataset"):
             one = settings.pop(singular, None)
             given.setdefault(f"{singular}s", one)
-        # Each start says its own.
+        # Each initialization says its own.
         settings.pop("init_strategy", None)
         settings = read_values(settings, but=("init_", "llm_"))
         for key in settings:
@@ -149,8 +150,8 @@ class CompareOptions:
         for key in ("models", "datasets"):
             if not given.get(key):
                 raise LLMInitError(f"no {key} are given: give --{key}=NAME,NAME or {key}: [NAME, NAME] in a YAML file")
-        starts = _starts(given.get("strategies", ["none", "rand", "uni", "var"]))
-        starts = (*starts, *_controls(given.get("controls", ["noise", "shuffle"]), starts))
+        initializations = _initializations(given.get("strategies", ["none", "rand", "uni", "var"]))
+        initializations = (*initializations, *_controls(given.get("controls", ["noise", "shuffle"]), initializations))
         tune: Any = "none" if is_none(given.get("tune")) or given["tune"] is False else given["tune"]
         if tune not in ("none", "stock", "all"):
             raise LLMInitError(f"tune is {tune!r}: expected none, stock or all")
@@ -158,7 +159,7 @@ class CompareOptions:
         found = cls(
             models=_named(given["models"], "models"),
             datasets=_named(given["datasets"], "datasets"),
-            starts=starts,
+            initializations=initializations,
             baselines=_baselines(given.get("baselines", list(BASELINES))),
             seeds=_seeds(given.get("seeds", 1), first),
             tune=tune,
@@ -175,40 +176,49 @@ class CompareOptions:
     def refuse_too_many(self) -> None:
         """Raise for more trials than anybody waits for, before they are listed one by one."""
         grid = math.prod(len(values) for values in self.tune_grid.values())
-        tuned = {"none": 0, "stock": sum(start.role == "stock" for start in self.starts), "all": len(self.starts)}
-        of_models = len(self.models) * (len(self.starts) + tuned[self.tune] * grid)
+        tuned = {
+            "none": 0,
+            "stock": sum(initialization.role == "stock" for initialization in self.initializations),
+            "all": len(self.initializations),
+        }
+        of_models = len(self.models) * (len(self.initializations) + tuned[self.tune] * grid)
         of_baselines = sum(math.prod(len(values) for values in keys.values()) for keys in self.baselines.values())
         rounds = len(self.seeds) * len(self.datasets) * (1 + len(self.cold_start))
         count = rounds * (of_models + of_baselines)
         if count > _MOST_TRIALS:
             raise LLMInitError(
                 f"these are {count:,} trials ({len(self.seeds):,} seeds, {of_models + of_baselines:,} trials each on "
-                f"every dataset): expected {_MOST_TRIALS:,} at most, choose fewer seeds or starts, or smaller grids"
+                f"every dataset): expected {_MOST_TRIALS:,} at most, choose fewer seeds or initializations, or "
+                f"smaller grids"
             )
 
     def refuse_own_keys(self) -> None:
         """Raise for a key that the comparison sets itself where it would be overridden or mislabelled."""
-        starts = {start.label: start.settings for start in self.starts}
+        initializations = {initialization.label: initialization.settings for initialization in self.initializations}
         places: dict[str, Mapping[str, Any]] = {"all trials": self.settings, "tune_grid": self.tune_grid}
-        for key, named in (("models", self.models), ("datasets", self.datasets), ("strategies", starts)):
+        for key, named in (("models", self.models), ("datasets", self.datasets), ("strategies", initializations)):
             places.update({f"{key} {name}": keys for name, keys in named.items()})
         places.update({f"baselines {name}": grid for name, grid in self.baselines.items()})
         for place, keys in places.items():
             for key, instead in _OURS.items():
                 if key in keys and not (key == "init_shuffle" and place.startswith("strategies ")):
                     raise LLMInitError(f"{key} is set for {place}: the comparison sets it, use {instead}")
-        labels = [start.label for start in self.starts]
+        labels = [initialization.label for initialization in self.initializations]
         labels += [f"{label} tuned" for label in labels if self.tune != "none"]
         twice = [label for label in labels if labels.count(label) > 1]
         if twice:
-            raise LLMInitError(f"two starts are called {twice[0]!r}: give one another name, or leave out the control")
+            raise LLMInitError(
+                f"two initializations are called {twice[0]!r}: give one another name, or leave out the control"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options as `from_settings` reads them, in JSON types and without the paths of this machine."""
         return {
             "models": {name: _without_paths(keys) for name, keys in self.models.items()},
             "datasets": {name: _without_paths(keys) for name, keys in self.datasets.items()},
-            "strategies": {start.label: _without_paths(start.settings) for start in self.starts},
+            "strategies": {
+                initialization.label: _without_paths(initialization.settings) for initialization in self.initializations
+            },
             "controls": "none",
             "baselines": {name: dict(grid) for name, grid in self.baselines.items()},
             "seeds": list(self.seeds),
@@ -247,44 +257,46 @@ def _without_paths(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if key not in PATHS}
 
 
-def _starts(value: Any) -> tuple[Start, ...]:
-    """Read the strategies; stock RecBole's start is always the first."""
+def _initializations(value: Any) -> tuple[Initialization, ...]:
+    """Read the strategies; stock RecBole's initialization is always the first."""
     value = [value] if isinstance(value, str) or value is None else value
     if isinstance(value, list):
         value = {("none" if is_none(name) else str(name)): None for name in value}
-    starts = [_start(label, keys) for label, keys in _named(value, "strategies").items()]
-    if not any(start.label == "none" for start in starts):
-        starts.insert(0, Start("none", {"init_strategy": "none"}))
-    return tuple(starts)
+    initializations = [_initialization(label, keys) for label, keys in _named(value, "strategies").items()]
+    if not any(initialization.label == "none" for initialization in initializations):
+        initializations.insert(0, Initialization("none", {"init_strategy": "none"}))
+    return tuple(initializations)
 
 
-def _start(label: str, keys: dict[str, Any]) -> Start:
-    """Read one start; its name stands for the strategy where none is given."""
+def _initialization(label: str, keys: dict[str, Any]) -> Initialization:
+    """Read one initialization; its name stands for the strategy where none is given."""
     if "init_strategy" not in keys:
         known = strategy_names()
         if keys and label not in (*known, "none"):
-            raise LLMInitError(f"the start {label!r} has no init_strategy: expected none or one of {', '.join(known)}")
+            raise LLMInitError(
+                f"the initialization {label!r} has no init_strategy: expected none or one of {', '.join(known)}"
+            )
         keys = {"init_strategy": label, **keys}
     if label == "none" and not is_none(keys["init_strategy"]):
-        raise LLMInitError(f"the start 'none' has init_strategy {keys['init_strategy']}: give it another name")
+        raise LLMInitError(f"the initialization 'none' has init_strategy {keys['init_strategy']}: give it another name")
     if not is_none(keys["init_strategy"]):
         get_strategy(str(keys["init_strategy"]))
-    return Start(label, keys)
+    return Initialization(label, keys)
 
 
-def _controls(value: Any, starts: Sequence[Start]) -> tuple[Start, ...]:
+def _controls(value: Any, initializations: Sequence[Initialization]) -> tuple[Initialization, ...]:
     names = [] if is_none(value) else value if isinstance(value, list) else [value]
-    llm = [start for start in starts if start.role == "llm"]
-    # The vectors of the last start, so that the control is written to the same items.
+    llm = [initialization for initialization in initializations if initialization.role == "llm"]
+    # The vectors of the last initialization, so that the control is written to the same items.
     vectors = {key: keys for key, keys in llm[-1].settings.items() if key.startswith("llm_")} if llm else {}
     controls = []
     for name in names:
         if name not in ("noise", "shuffle"):
             raise LLMInitError(f"controls has {name!r}: expected noise, shuffle, both, or none")
-        if name == "noise" and not any(start.label == "noise" for start in starts):
-            controls.append(Start("noise", {**vectors, "init_strategy": "noise"}))
+        if name == "noise" and not any(initialization.label == "noise" for initialization in initializations):
+            controls.append(Initialization("noise", {**vectors, "init_strategy": "noise"}))
         if name == "shuffle" and llm:
-            controls.append(Start(f"{llm[-1].label} shuffled", {**llm[-1].settings, "init_shuffle": True}))
+            controls.append(Initialization(f"{llm[-1].label} shuffled", {**llm[-1].settings, "init_shuffle": True}))
     return tuple(controls)
 
 

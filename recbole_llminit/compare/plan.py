@@ -13,17 +13,17 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
-from recbole_llminit.cold_start import Drop, read_drop
 from recbole_llminit.compare.options import PATHS, CompareOptions, Role
 from recbole_llminit.compare.trial import Trial
-from recbole_llminit.config import KEYS, Config, InitOptions
-from recbole_llminit.encoding import plan_encoding
+from recbole_llminit.encode.pipeline import plan_encoding
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import read_embeddings
-from recbole_llminit.ranks import refuse_several
-from recbole_llminit.recbole_keys import describe_unread
+from recbole_llminit.files import hash_files
+from recbole_llminit.integration.cold_start import Drop, read_drop
+from recbole_llminit.integration.config import KEYS, Config, InitOptions
+from recbole_llminit.integration.recbole_keys import describe_unread
+from recbole_llminit.processes import refuse_several
 from recbole_llminit.settings import is_none
-from recbole_llminit.store import hash_files
+from recbole_llminit.vectors.readers import read_embeddings
 
 from recbole.model.abstract_recommender import AbstractRecommender  # isort: skip
 from recbole.utils import EvaluatorType, ModelType  # isort: skip
@@ -44,14 +44,14 @@ class Entry:
 
     Parameters
     ----------
-    dataset, model, start : str
-        The line; the start of a baseline is empty.
+    dataset, model, initialization : str
+        The line; the initialization of a baseline is empty.
     role : {"stock", "llm", "control", "baseline"}
         What the line is in the comparison.
     drop : float, "all_but_one" or None
         The training interactions that are dropped; None for the full data.
     seed : int
-        The seed of split, negatives and start.
+        The seed of split, negatives and initialization.
     trials : tuple of str
         The trials among which the best by validation stands for the line: one, or a grid.
     tuned : tuple of str
@@ -60,7 +60,7 @@ class Entry:
 
     dataset: str
     model: str
-    start: str
+    initialization: str
     role: Role
     drop: Drop | None
     seed: int
@@ -108,7 +108,9 @@ def make_plan(options: CompareOptions, command: Sequence[str] = (), *, make_vect
         If a model, strategy, key or value is unknown, a dataset is not there, the vectors cannot be made, the items are
         not ranked in full at test, or the models of a dataset are not tested alike; before any trial.
     """
-    vectors = any(start.role != "stock" and start.needs_vectors for start in options.starts)
+    vectors = any(
+        initialization.role != "stock" and initialization.needs_vectors for initialization in options.initializations
+    )
     # Of a class of the user's own it is not known which keys it reads.
     lenient = any("." in model for model in options.models)
     prepared = _Prepared(with_vectors=vectors, make_vectors=make_vectors, lenient=lenient)
@@ -126,14 +128,18 @@ def make_plan(options: CompareOptions, command: Sequence[str] = (), *, make_vect
         shared = {**options.settings, **data_keys, "seed": seed}
         if drop is not None:
             shared["drop_train"] = drop
-        for (model, model_keys), start in itertools.product(options.models.items(), options.starts):
-            keys = {**shared, **model_keys, **start.settings}
+        for (model, model_keys), initialization in itertools.product(options.models.items(), options.initializations):
+            keys = {**shared, **model_keys, **initialization.settings}
             own = add(dataset, model, keys)
-            entries.append(Entry(dataset, model, start.label, start.role, drop, seed, (own,)))
-            if options.tune == "all" or (options.tune == "stock" and start.role == "stock"):
+            entries.append(Entry(dataset, model, initialization.label, initialization.role, drop, seed, (own,)))
+            if options.tune == "all" or (options.tune == "stock" and initialization.role == "stock"):
                 grid = [add(dataset, model, {**keys, **point}) for point in _points(options.tune_grid)]
                 names, tuned = tuple(dict.fromkeys((own, *grid))), tuple(options.tune_grid)
-                entries.append(Entry(dataset, model, f"{start.label} tuned", start.role, drop, seed, names, tuned))
+                entries.append(
+                    Entry(
+                        dataset, model, f"{initialization.label} tuned", initialization.role, drop, seed, names, tuned
+                    )
+                )
         for model, values in options.baselines.items():
             grid = [add(dataset, model, {**_without_ours(shared), **point}) for point in _points(values)]
             entries.append(Entry(dataset, model, "", "baseline", drop, seed, tuple(grid), tuple(values)))
@@ -148,7 +154,7 @@ class _Checked:
 
     settings: Mapping[str, Any]
     outcome: Sequence[Any]
-    start: str
+    initialization: str
     epochs: int
     eval_step: int
 
@@ -159,8 +165,8 @@ class _Prepared:
     Parameters
     ----------
     with_vectors : bool
-        Whether a start of the comparison reads vectors: then a control that reads none is given them all the same, so
-        that it is written to the same items.
+        Whether a initialization of the comparison reads vectors: then a control that reads none is given them all the
+        same, so that it is written to the same items.
     make_vectors : bool
         Whether vectors that are not there are made.
     lenient : bool
@@ -185,7 +191,7 @@ class _Prepared:
             self._checked[key] = self._check(dataset, model, without_seed)
         found = self._checked[key]
         content = json.dumps([found.outcome, seed], sort_keys=True, default=str)
-        what = re.sub(r"[^A-Za-z0-9.]+", "-", f"{dataset}_{model.rpartition('.')[2]}_{found.start}_{seed}")
+        what = re.sub(r"[^A-Za-z0-9.]+", "-", f"{dataset}_{model.rpartition('.')[2]}_{found.initialization}_{seed}")
         return Trial(
             name=f"{what}_{hashlib.sha256(content.encode()).hexdigest()[:10]}",
             dataset=dataset,
@@ -229,14 +235,14 @@ class _Prepared:
         user: str | Path = options.user
         if isinstance(user, Path):
             passed["init_user"], user = str(user.resolve()), _identify(user, config["USER_ID_FIELD"])
-        start = [] if options.strategy is None else [repr(options.strategy),
+        initialization = [] if options.strategy is None else [repr(options.strategy),
                  options.strategy.default_scale if options.scale is None else options.scale, user,
                  options.missing, options.tables, options.trainable, options.shuffle, vectors]  # fmt: skip
         name = "" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else settings.get("init_strategy", "")
         return _Checked(
             settings=passed,
-            outcome=[dataset, model, resolved, data, start],
-            start=("none" if is_none(name) else name) + "-shuffled" * options.shuffle,
+            outcome=[dataset, model, resolved, data, initialization],
+            initialization=("none" if is_none(name) else name) + "-shuffled" * options.shuffle,
             epochs=config["epochs"],
             eval_step=config["eval_step"],
         )

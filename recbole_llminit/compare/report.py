@@ -13,20 +13,20 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from texttable import Texttable
 
-from recbole_llminit.compare.grid import FAILED, PLAN, TRIALS, seconds_per_epoch
 from recbole_llminit.compare.options import Role
 from recbole_llminit.compare.plan import Entry
+from recbole_llminit.compare.runner import FAILED, PLAN, TRIALS, seconds_per_epoch
 from recbole_llminit.compare.statistics import holm, paired_test, user_differences
 from recbole_llminit.compare.strata import item_strata, user_strata
 from recbole_llminit.compare.trial import TrialResult, read_trial
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.reading import foreign_reader, require_file
+from recbole_llminit.files import foreign_reader, require_file
 from recbole_llminit.spectrum import Spectrum
+from recbole_llminit.text_table import draw_table
 
 LEVEL = 0.05
-LINE = ["dataset", "drop", "model", "start"]
+LINE = ["dataset", "drop", "model", "initialization"]
 FULL = "none"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -68,10 +68,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class SectionRow:
-    """A line of the table: model, start with its letter, how many seeds, and a cell for each metric."""
+    """A line of the table: model, initialization with its letter, how many seeds, and a cell for each metric."""
 
     model: str
-    start: str
+    initialization: str
     seeds: int
     cells: Mapping[str, Cell]
 
@@ -93,7 +93,7 @@ class Section:
         """Return the part as a frame of texts."""
         return pd.DataFrame(
             [
-                {"model": text(row.model), "start": text(row.start), "seeds": str(row.seeds)}
+                {"model": text(row.model), "initialization": text(row.initialization), "seeds": str(row.seeds)}
                 | {metric: cell(value) for metric, value in row.cells.items()}
                 for row in self.rows
             ]
@@ -108,8 +108,8 @@ class Section:
 class Report:
     """The outcome of a comparison; prints as its table.
 
-    A *line* is a dataset, an amount of dropped training interactions (``drop``), a model and a start; the start of a
-    baseline is empty.
+    A *line* is a dataset, an amount of dropped training interactions (``drop``), a model and a initialization; the
+    initialization of a baseline is empty.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ class Report:
         A row for each line and seed: the trial that stands for it (of a grid the best by validation), its test metrics,
         times, memory.
     tests : DataFrame
-        A row for each pair of lines that is tested and each metric: `PairedTest
-        <recbole_llminit.compare.statistics.PairedTest>` and ``p_holm``, corrected over all tests of the same dataset,
+        A row for each pair of lines that is tested and each metric: `PairedTest` and ``p_holm``,
+        corrected over all tests of the same dataset,
         ``drop`` and metric.
     strata : DataFrame
         A row for each line, side (user, item) and stratum: counts and metrics, means over the seeds.
@@ -135,8 +135,8 @@ class Report:
     curves : DataFrame
         A row for each line, seed and validation.
     spectra : DataFrame
-        A row for each line, seed and trained table that starts from vectors in an LLM start: its singular values,
-        effective rank and information abundance (see `Spectrum <recbole_llminit.spectrum.Spectrum>`).
+        A row for each line, seed and trained table that starts from vectors in an LLM initialization: its singular
+        values, effective rank and information abundance (see `Spectrum`).
     protocol : DataFrame
         A row for each dataset and ``drop``: counts, means over the seeds, and the settings that its models share.
     environment : tuple of str
@@ -144,7 +144,7 @@ class Report:
     problems : tuple of str
         What failed, is broken, or has not finished.
     incomplete : frozenset
-        Dataset, ``drop`` and model of which a start without an LLM is missing: nothing of them is bold.
+        Dataset, ``drop`` and model of which a initialization without an LLM is missing: nothing of them is bold.
     """
 
     options: Mapping[str, Any]
@@ -214,9 +214,9 @@ class Report:
         Parameters
         ----------
         entries : sequence of Entry
-            The plan. The means of a model's starts are over the same seeds: one with a trial that has not finished is
-            left out for all of them, and so is one with a failed trial, unless that start failed with every seed. Then
-            the start is left out.
+            The plan. The means of a model's initializations are over the same seeds: one with a trial that has not
+            finished is left out for all of them, and so is one with a failed trial, unless that initialization failed
+            with every seed. Then the initialization is left out.
         results : mapping of str to TrialResult
             The finished trials by name.
         options : mapping
@@ -267,7 +267,7 @@ class Report:
 
     @property
     def references(self) -> dict[str, str]:
-        """The letter of each start and baseline that others are tested against."""
+        """The letter of each initialization and baseline that others are tested against."""
         names = dict.fromkeys(self.tests["reference"]) if len(self.tests) else {}
         return dict(zip(names, _LETTERS, strict=False))
 
@@ -324,12 +324,8 @@ class Report:
         parts = []
         for section in self.sections():
             cells = section.draw(str)
-            table = Texttable(max_width=0)
-            table.set_deco(Texttable.BORDER | Texttable.HEADER | Texttable.VLINES)
-            table.set_cols_dtype(["t"] * len(cells.columns))
-            table.header(list(cells.columns))
-            table.add_rows(cells.to_numpy().tolist(), header=False)
-            parts.append(f"{section.title}\n{table.draw()}")
+            table = draw_table(list(cells.columns), cells.to_numpy().tolist())
+            parts.append(f"{section.title}\n{table}")
         return "\n\n".join(parts)
 
     @property
@@ -341,7 +337,8 @@ class Report:
         return (
             f"Mean ± standard deviation over the seeds. A letter says that the line is better (-letter: worse) than "
             f"{letters}; paired t-test over users, their differences averaged over the seeds, p < {LEVEL} after Holm's "
-            f"correction over all tests of the metric. * (bold): the best of its model, and better than every start "
+            f"correction over all tests of the metric. * (bold): the best of its model, and better than every "
+            f"initialization "
             f"without an LLM that is listed. {self._fairness}"
         )
 
@@ -350,10 +347,10 @@ class Report:
         """Who was tuned, and what one seed is worth."""
         tuned = {
             "none": "Only baselines are tuned.",
-            "stock": "Only baselines and the lines called tuned are tuned, the LLM starts are not.",
+            "stock": "Only baselines and the lines called tuned are tuned, the LLM initializations are not.",
             "all": "The lines called tuned, and the baselines, are tuned.",
         }[str(self.options["tune"])]
-        one = " One seed: the tests weigh the choice of users, not the chance of split, negatives and start."
+        one = " One seed: the tests weigh the choice of users, not the chance of split, negatives and initialization."
         return tuned + one * (len(set(self.runs["seed"])) == 1)
 
     def _letters(self, line: Sequence[Any], metric: str, sign: int) -> str:
@@ -368,7 +365,7 @@ class Report:
         return self.tests[same & (self.tests["metric"] == metric)]
 
     def _is_bold(self, row: pd.Series, table: pd.DataFrame, metric: str) -> bool:
-        """Whether an LLM start is the best of its model, by its tests against all of the model's starts without one."""
+        """Whether a line is the best of its model, by its tests against all initializations without an LLM."""
         model = row[LINE[:3]].to_list()
         rivals = table[(table[LINE[:3]] == model).all(axis=1)]
         if row["role"] != "llm" or row[metric] < rivals[metric].max() or tuple(model) in self.incomplete:
@@ -386,8 +383,8 @@ class Report:
         for (dataset, drop), part in table.groupby(LINE[:2], sort=False):
             rows = []
             for _, row in part.iterrows():
-                letter = self.references.get(row["start"] or row["model"])
-                start = f"{row['start']} ({letter})".strip() if letter else row["start"]
+                letter = self.references.get(row["initialization"] or row["model"])
+                initialization = f"{row['initialization']} ({letter})".strip() if letter else row["initialization"]
                 cells = {
                     metric: Cell(
                         mean=row[metric],
@@ -398,7 +395,7 @@ class Report:
                     )
                     for metric in self.metrics
                 }
-                rows.append(SectionRow(row["model"], start, row["seeds"], cells))
+                rows.append(SectionRow(row["model"], initialization, row["seeds"], cells))
             sections.append(Section(dataset, drop, tuple(rows)))
         return sections
 
@@ -416,13 +413,13 @@ def tested_metrics(valid_metric: str, result: Mapping[str, float], users: pd.Dat
 
 
 def _line(entry: Entry) -> tuple[str, str, str, str]:
-    return entry.dataset, FULL if entry.drop is None else str(entry.drop), entry.model, entry.start
+    return entry.dataset, FULL if entry.drop is None else str(entry.drop), entry.model, entry.initialization
 
 
 def _complete(
     entries: Sequence[Entry], finished: set[str], failed: set[str]
 ) -> tuple[list[Entry], list[str], frozenset[tuple[str, str, str]]]:
-    """Choose the entries whose models have the same seeds for all starts, and say what is left out."""
+    """Choose the entries whose models have the same seeds for all initializations, and say what is left out."""
     waiting = {(_line(entry)[:3], entry.seed) for entry in entries if not finished | failed >= set(entry.trials)}
     settled = [entry for entry in entries if (_line(entry)[:3], entry.seed) not in waiting]
     lacking: dict[tuple[str, str, str, str], list[Entry]] = {}
@@ -433,7 +430,7 @@ def _complete(
     broken = {(line[:3], entry.seed) for line, without in lacking.items() if line not in gone for entry in without}
     kept = [entry for entry in settled if _line(entry) not in gone and (_line(entry)[:3], entry.seed) not in broken]
     messages = []
-    for reason, blocks in (("not finished", waiting), ("a start failed", broken)):
+    for reason, blocks in (("not finished", waiting), ("a initialization failed", broken)):
         by_model: dict[tuple[str, str, str], list[int]] = {}
         for block, seed in sorted(blocks):
             by_model.setdefault(block, []).append(seed)
@@ -442,8 +439,10 @@ def _complete(
             for (dataset, drop, model), seeds in by_model.items()
         )
         messages += [f"{reason}, and left out: {named}"] * bool(blocks)
-    for dataset, drop, model, start in sorted(gone):
-        messages.append(f"failed with every seed, and left out: {model} {start} on {part_title(dataset, drop)}")
+    for dataset, drop, model, initialization in sorted(gone):
+        messages.append(
+            f"failed with every seed, and left out: {model} {initialization} on {part_title(dataset, drop)}"
+        )
     roles = {_line(entry): entry.role for entry in entries}
     return kept, messages, frozenset(line[:3] for line in gone if roles[line] != "llm")
 
@@ -471,7 +470,7 @@ def _run(
 ) -> dict[str, Any]:
     curve = content["curve"]
     report = content["init_report"]
-    deviations = [table["deviation_after"] for table in (report or {}).get("tables", ()) if table["side"] == "item"]
+    deviations = [table["std_after"] for table in (report or {}).get("tables", ()) if table["side"] == "item"]
     sign = 1 if content["valid_score_bigger"] else -1
     # As RecBole's early stopping: of equal scores the last.
     best = max(curve, key=lambda point: (sign * point["score"], point["epoch"]), default=None)
@@ -489,7 +488,7 @@ def _run(
         "peak_memory_bytes": content["peak_memory_bytes"],
         "parameters": content["parameters"],
         "strategy": None if report is None else report["strategy"],
-        "item_deviation": deviations[0] if deviations else None,
+        "item_std": deviations[0] if deviations else None,
         "valid_score": content["best_valid_score"],
         **content["test_result"],
     }
@@ -500,7 +499,7 @@ def _tests(
     roles: Mapping[tuple[Any, ...], str],
     metrics: Sequence[str],
 ) -> pd.DataFrame:
-    """Test each start from vectors against what has none, and each control against the stock start."""
+    """Test each LLM initialization against those without an LLM, and each control against the stock one."""
     rows = []
     for line, results in chosen.items():
         for other, rivals in chosen.items():
@@ -549,7 +548,7 @@ def _strata(
 
 
 def _efficiency(chosen: Mapping[tuple[Any, ...], Mapping[int, TrialResult]]) -> pd.DataFrame:
-    """Measure each line, and when it reaches the best validation score of the stock start with the same seed."""
+    """Measure each line, and when it reaches the stock initialization's best validation score with the same seed."""
     rows = []
     for line, results in chosen.items():
         stock = chosen.get((*line[:3], "none"), {})

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import read_parquet
-from recbole_llminit.reading import exists, foreign_reader, require_file
-from recbole_llminit.writing import write_text
+from recbole_llminit.files import exists, foreign_reader, require_file, write_text
+from recbole_llminit.vectors.readers import read_parquet
 
 if TYPE_CHECKING:
     from recbole_llminit.compare.evaluation import UserEvaluation
@@ -52,7 +51,7 @@ class Trial:
     name : str
         Its file name: what it is, and a hash of all that decides its outcome.
     dataset, model : str
-        What `run_recbole_llminit <recbole_llminit.quick_start.run_recbole_llminit>` is given.
+        What `run_recbole_llminit` is given.
     settings : mapping
         The configuration, seed included.
     epochs, eval_step : int
@@ -76,7 +75,7 @@ class TrialResult:
     content : mapping
         The JSON file.
     users, ranks : DataFrame
-        The Parquet files; see `UserEvaluation <recbole_llminit.compare.evaluation.UserEvaluation>`.
+        The Parquet files; see `UserEvaluation`.
     """
 
     content: Mapping[str, Any]
@@ -112,7 +111,7 @@ def run_trial(trial: Trial, folder: Path) -> None:
 def _train_and_evaluate(trial: Trial, work: Path) -> tuple[dict[str, Any], UserEvaluation]:
     """Train into the folder ``work``; return the content of the JSON file, and the test user by user."""
     from recbole_llminit.compare.evaluation import evaluate_users
-    from recbole_llminit.quick_start import run_recbole_llminit
+    from recbole_llminit.integration.quick_start import run_recbole_llminit
 
     curve: list[dict[str, Any]] = []
     began = time.perf_counter()

@@ -1,0 +1,1 @@
+"""From item texts to item vectors."""

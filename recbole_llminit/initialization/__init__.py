@@ -1,0 +1,1 @@
+"""Writing the values into a built model's user and item tables."""

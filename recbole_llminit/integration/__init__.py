@@ -1,0 +1,1 @@
+"""RecBole: its configuration, models, runs, checkpoints, and the patches it needs today."""
