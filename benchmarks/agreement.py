@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.model import read_vectors, training_interactions
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.integration.quick_start import load_data
 from recbole_llminit.strategies.projection import CanonicalCorrelation
 

@@ -17,7 +17,7 @@ from recbole.utils.argument_list import (
 
 from recbole_llminit.cli import main
 from recbole_llminit.compare.options import COMPARE_KEYS
-from recbole_llminit.integration.config import KEYS
+from recbole_llminit.integration.options import KEYS
 from recbole_llminit.processes import LAUNCH_KEYS
 
 Expected = Literal["error", "right", "either"]

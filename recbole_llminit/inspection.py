@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from recbole_llminit.encode.options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.model import build_model, find_tables, id_fields, read_vectors, training_interactions
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.integration.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
 from recbole_llminit.strategies.base import unit_rows

@@ -9,8 +9,9 @@ from sklearn.metrics.pairwise import cosine_similarity
 from recbole_llminit.cli import main
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.inspection import Measurement, inspect_checkpoint, inspect_vectors
-from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.model import read_vectors, training_interactions
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.integration.quick_start import load_data, load_data_and_model, run_recbole_llminit
 from recbole_llminit.strategies.projection import CanonicalCorrelation
 from recbole_llminit.vectors.store import append_shard, hash_text

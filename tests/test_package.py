@@ -13,7 +13,8 @@ import recbole_llminit
 from recbole_llminit.compare.plan import CompareOptions, make_plan
 from recbole_llminit.encode.item_text import read_item_texts
 from recbole_llminit.encode.sentence_encoder import hash_folder
-from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.config import Config
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.integration.quick_start import run_recbole_llminit
 from recbole_llminit.vectors.readers import read_embeddings
 from tests.encoders import MINILM

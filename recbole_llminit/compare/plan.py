@@ -19,7 +19,8 @@ from recbole_llminit.encode.pipeline import plan_encoding
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import hash_files
 from recbole_llminit.integration.cold_start import Drop, read_drop
-from recbole_llminit.integration.config import KEYS, Config, InitOptions
+from recbole_llminit.integration.config import Config
+from recbole_llminit.integration.options import KEYS, InitOptions
 from recbole_llminit.integration.recbole_keys import describe_unread
 from recbole_llminit.processes import refuse_several
 from recbole_llminit.settings import is_none

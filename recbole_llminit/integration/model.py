@@ -15,7 +15,8 @@ from torch import nn
 from recbole_llminit.initialization.freeze import freeze_again_, frozen_rows
 from recbole_llminit.initialization.initializer import InitReport, initialize_embeddings_
 from recbole_llminit.initialization.tables import FoundTables, Side, find_embedding_tables
-from recbole_llminit.integration.config import KEYS, InitOptions, read_tables, resolve_model_class
+from recbole_llminit.integration.model_class import resolve_model_class
+from recbole_llminit.integration.options import KEYS, InitOptions, read_tables
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings, no_vectors
 from recbole_llminit.vectors.readers import read_embeddings
 

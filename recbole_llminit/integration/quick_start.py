@@ -21,9 +21,11 @@ from recbole_llminit.files import foreign_reader, is_folder, reason, require_fil
 from recbole_llminit.initialization.freeze import frozen_rows
 from recbole_llminit.integration.checkpoint import read_checkpoint, require_writable, reserved_name, trusting
 from recbole_llminit.integration.cold_start import drop_while_preparing, read_drop
-from recbole_llminit.integration.config import Config, InitOptions, is_own_or_recboles
+from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.distributed import group_of_run
 from recbole_llminit.integration.model import build_model
+from recbole_llminit.integration.model_class import is_own_or_recboles
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.integration.recbole_keys import describe_given, describe_unread
 from recbole_llminit.processes import LAUNCH_KEYS, Launch, Ranks, ranks_of_run, refuse_several
 from recbole_llminit.suggest import suggest

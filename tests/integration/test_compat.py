@@ -104,7 +104,7 @@ def test_pretrained_weights_of_a_model_are_loaded(how, tmp_path):
     """``neumf.py:84``, in a process of its own: the module is imported after the mends were applied."""
     script = f"""
     import importlib, sys, torch
-    from recbole_llminit.integration.config import resolve_model_class
+    from recbole_llminit.integration.model_class import resolve_model_class
     module = sys.modules[{how}.__module__]
     torch.save({{"config": {{1, 2}}}}, "c.pth")
     assert module.torch.load("c.pth") == {{"config": {{1, 2}}}}

@@ -16,8 +16,10 @@ from recbole.model.general_recommender import BPR
 
 from recbole_llminit.encode.options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.integration.config import Config, InitOptions, resolve_model_class
+from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.model import with_llm_init
+from recbole_llminit.integration.model_class import resolve_model_class
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.settings import parse_arguments, read_value
 from recbole_llminit.strategies.selection import Uniform, Variance
 from tests.all_models import MODELS, settings_of, stand_ins

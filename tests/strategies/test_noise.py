@@ -6,8 +6,9 @@ import torch
 from scipy import stats
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.integration.config import Config, InitOptions
+from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.model import build_model
+from recbole_llminit.integration.options import InitOptions
 from recbole_llminit.integration.quick_start import run_recbole_llminit
 from recbole_llminit.strategies.base import Drawn, get_strategy
 from recbole_llminit.strategies.noise import Noise
