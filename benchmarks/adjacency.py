@@ -1,4 +1,4 @@
-"""Time and memory to build the normalised graph of each of RecBole's graph models, from arrays and as RecBole does.
+"""Time and memory to build the normalized graph of each of RecBole's graph models, from arrays and as RecBole does.
 
 ``python benchmarks/adjacency.py``
 
@@ -32,7 +32,8 @@ import scipy.sparse as sp
 import torch
 from memory import anonymous, give_back_freed, watch_memory
 
-from recbole_llminit.integration import compat
+from recbole_llminit.integration.patches import compat
+from recbole_llminit.integration.patches.graphs import GRAPH_BUILDERS
 
 EACH, STOCK_UP_TO = 10, 1_000_000
 
@@ -59,7 +60,7 @@ def measure(path: str, builder: str, count: int, figure: str) -> dict[str, float
     model_class = getattr(importlib.import_module(f"recbole.model.{module}"), name)
     compat.apply()
     compat.patch_model(model_class)
-    build = getattr(model_class, compat._GRAPHS[path][0])
+    build = getattr(model_class, GRAPH_BUILDERS[path][0])
     matrix = make_interactions(count)
     n_users, n_items = matrix.shape
     model = SimpleNamespace(
@@ -75,10 +76,10 @@ def measure(path: str, builder: str, count: int, figure: str) -> dict[str, float
     build = build if builder == "arrays" else build.__wrapped__
     give_back_freed()
     if figure == "peak_mb":
-        before, start = anonymous(), time.perf_counter()
+        before, began = anonymous(), time.perf_counter()
         with watch_memory(0.001) as peak:
             # One build may be over before the memory was read often enough.
-            while time.perf_counter() - start < 1:
+            while time.perf_counter() - began < 1:
                 build(model)
         return {"peak_mb": peak.megabytes - before}
     times = [time.perf_counter()]
@@ -103,8 +104,8 @@ def main() -> None:
     runs = []
     for count in options.interactions:
         for repeat in range(options.repeats):
-            for path in compat._GRAPHS:
-                for builder in ["RecBole"] * (count <= STOCK_UP_TO) + ["arrays"]:
+            for path in GRAPH_BUILDERS:
+                for builder in ["RecBole", "arrays"] if count <= STOCK_UP_TO else ["arrays"]:
                     row: dict[str, Any] = {"interactions": count, "model": path.rpartition(".")[2], "builder": builder}
                     for figure in ("seconds", "peak_mb"):
                         command = [sys.executable, __file__, "--one", path, builder, str(count), figure]

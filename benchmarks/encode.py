@@ -2,7 +2,7 @@
 
 ``python benchmarks/encode.py --data_path=dataset --dataset=amazon-beauty --encoder=<folder of all-MiniLM-L6-v2>``
 
-Both routes start from the same list of texts, load the model, and end with the vectors on disk; they alternate in one
+Both routes get the same list of texts, load the model, and end with the vectors on disk; they alternate in one
 process, after one warm-up each on a few texts, and the medians are printed and written as CSV.
 
 - *sentence-transformers*: ``encode(texts)`` with its defaults, ``numpy.save``, and the ids as JSON.
@@ -35,6 +35,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from recbole_llminit import EncodeOptions, encode_items, read_embeddings
+from recbole_llminit.encode.dataset_texts import read_texts
 from recbole_llminit.encode.item_text import ItemTexts
 
 AGAIN = """
@@ -115,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
-    texts = EncodeOptions.from_files([], settings(options, Path("unused"), "float32")).read_texts()
+    texts = read_texts(EncodeOptions.from_files([], settings(options, Path("unused"), "float32")))
     SentenceTransformer(options.encoder, device="cpu").encode(list(texts.texts[:64]))
     dtypes = options.dtypes.split(",")
     runs, cosines = run(texts, options, dtypes)

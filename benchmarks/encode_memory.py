@@ -54,10 +54,10 @@ def write_texts(path: Path, count: int) -> None:
     generator = np.random.default_rng(0)
     schema = pa.schema({"item_id": pa.string(), "title": pa.string()})
     with pq.ParquetWriter(path, schema) as writer:
-        for start in range(0, count, 100_000):
-            drawn = words[generator.integers(0, len(words), size=(min(100_000, count - start), 8))]
-            ids = [f"B{number:09d}" for number in range(start, start + len(drawn))]
-            titles = [f"{' '.join(row)} {number}" for number, row in enumerate(drawn, start)]
+        for first in range(0, count, 100_000):
+            drawn = words[generator.integers(0, len(words), size=(min(100_000, count - first), 8))]
+            ids = [f"B{number:09d}" for number in range(first, first + len(drawn))]
+            titles = [f"{' '.join(row)} {number}" for number, row in enumerate(drawn, first)]
             writer.write_table(pa.table({"item_id": ids, "title": titles}, schema=schema))
 
 

@@ -1,10 +1,10 @@
-"""What a GPU changes: the same starts, the memory they take there, and the time of an epoch.
+"""What a GPU changes: the same initialization, the memory they take there, and the time of an epoch.
 
 ``python benchmarks/gpu.py`` (on a machine with a GPU; ``--device=cpu`` tries the script without)
 
-1. Tables of 1,000,000 items x 128 on the GPU are started by each strategy from random vectors (float16, 384 dimensions)
-   and compared with a start on the CPU; *peak* is the most GPU memory taken beyond the tables, which is to be far less
-   than the vectors' 768 MB.
+1. Tables of 1,000,000 items x 128 on the GPU are initialized by each strategy from random vectors (float16, 384
+   dimensions) and compared with the same on the CPU; *peak* is the most GPU memory taken beyond the tables, which is to
+   be far less than the vectors' 768 MB.
 2. BPR and LightGCN train for three epochs on ml-100k with the packaged vectors, on the CPU and the GPU, in float32 and
    in mixed precision (``enable_amp``), trainable and with frozen items (``init_trainable: False``). The times are
    RecBole's own of training and validation, the last epoch's.
@@ -34,7 +34,7 @@ from recbole_llminit.integration.quick_start import load_data_and_model, run_rec
 from recbole_llminit.strategies.base import get_strategy
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings, ItemEmbeddings
 
-WIDTH, SIZE = 384, 128
+WIDTH, N_COMPONENTS = 384, 128
 STRATEGIES = ("rand", "uni", "var", "prefix", "rp", "pca", "whiten", "cca")
 
 
@@ -55,13 +55,13 @@ def make_model(count: int, device: torch.device) -> Any:
     """Return a module with a user and an item table, the same on every device."""
     model: Any = torch.nn.Module()
     for side in ("user", "item"):
-        table = torch.nn.Embedding(count + 1, SIZE, _weight=torch.zeros(count + 1, SIZE))
+        table = torch.nn.Embedding(count + 1, N_COMPONENTS, _weight=torch.zeros(count + 1, N_COMPONENTS))
         setattr(model, f"{side}_embedding", table)
     return model.to(device)
 
 
-def compare_starts(count: int, device: torch.device) -> pd.DataFrame:
-    """Start tables on the device and on the CPU."""
+def compare_initializations(count: int, device: torch.device) -> pd.DataFrame:
+    """Initialize tables on the device and on the CPU."""
     embeddings, interactions = make_data(count)
     rows = []
     for name in STRATEGIES:
@@ -149,7 +149,7 @@ def train(devices: list[str]) -> pd.DataFrame:
                                 "training_seconds": times.training[-1],
                                 "evaluating_seconds": times.evaluating[-1],
                                 "recall@10": found["test_result"]["recall@10"],
-                                "items_deviation": float(trained.item_embedding.weight.float().std()),
+                                "items_std": float(trained.item_embedding.weight.float().std()),
                             }
                         )
     return pd.DataFrame(rows)
@@ -166,10 +166,10 @@ def main() -> None:
         parser.error("there is no GPU that torch can use: try --device=cpu")
     name = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
     machine = f"{name}, Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
-    starts = compare_starts(options.items, torch.device(options.device)).assign(machine=machine)
+    initialized = compare_initializations(options.items, torch.device(options.device)).assign(machine=machine)
     training = train(["cpu", "cuda"] if options.device == "cuda" else ["cpu"]).assign(machine=machine)
     options.out.mkdir(exist_ok=True)
-    for frame, file in ((starts, "gpu.csv"), (training, "gpu_training.csv")):
+    for frame, file in ((initialized, "gpu.csv"), (training, "gpu_training.csv")):
         print(frame.drop(columns="machine").round(5).to_string(index=False))
         frame.round(6).to_csv(options.out / file, index=False)
     print(machine)

@@ -2,16 +2,16 @@
 
 ``python benchmarks/initialization.py --data=dataset/amazon-beauty --store=<a store of recbole-llminit encode>``
 
-Both routes end in the same ``user_embedding`` and ``item_embedding`` tables (checked), for init_strategy ``var`` with
-128 of the LLM's dimensions; the interactions are those of the ``.inter`` file with an item that has a vector.
+Both routes write the same ``user_embedding`` and ``item_embedding`` tables (this is checked), for init_strategy ``var``
+with 128 of the LLM's dimensions. The interactions are those of the ``.inter`` file whose item has a vector.
 
 - *store*: the Arrow store, `read_embeddings`, `align`, `initialize_embeddings_`.
 - *official*: the ``.item`` file has a column of list literals, read with pandas and parsed by ``ast.literal_eval`` into
   one matrix; variance and selection as in the official release (DavidZWZ/LLMInit, commit 1241c3c), users by a loop.
 
-Each measurement is a process of its own (peak memory is the process's highest resident set, Linux's ``VmHWM``, beyond
-that after the imports; it holds the interactions, the model and mapped pages of the store), the two alternate, and the
-medians are printed and written as CSV.
+Each measurement runs in a process of its own, and the two routes alternate. Peak memory is the highest resident set of
+the process (Linux's ``VmHWM``) beyond that after the imports; it includes the interactions, the model and mapped pages
+of the store. The medians are printed and written as CSV.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ import pandas as pd
 import torch
 from scipy.sparse import csr_matrix
 
-from recbole_llminit import read_embeddings
-from recbole_llminit.initialization import initializer
-from recbole_llminit.strategies import selection
+from recbole_llminit import initialize_embeddings_, read_embeddings
+from recbole_llminit.strategies.selection import Variance
 
-SIZE = 128
+EMBEDDING_SIZE = 128
 
 
 def megabytes() -> float:
@@ -50,7 +49,8 @@ AFTER_IMPORTS = megabytes()
 def read_interactions(folder: Path, store: Path) -> tuple[list[str], csr_matrix]:
     """Return the item tokens by id and the interactions with items that have a vector.
 
-    Without the others the two routes give equal tables: the official one takes zeros for a vector that is missing.
+    The other items are left out because the routes treat them differently: the official one takes zeros for a missing
+    vector.
     """
     frame = pd.read_csv(folder / f"{folder.name}.inter", sep="\t", dtype=str, usecols=[0, 1])
     frame = frame[frame.iloc[:, 1].isin(read_embeddings(store).tokens.to_pylist())]
@@ -65,8 +65,8 @@ def read_interactions(folder: Path, store: Path) -> tuple[list[str], csr_matrix]
 def make_model(n_users: int, n_items: int) -> torch.nn.Module:
     """Return a model with a user and an item table of zeros."""
     model = torch.nn.Module()
-    model.user_embedding = torch.nn.Embedding(n_users, SIZE)
-    model.item_embedding = torch.nn.Embedding(n_items, SIZE)
+    model.user_embedding = torch.nn.Embedding(n_users, EMBEDDING_SIZE)
+    model.item_embedding = torch.nn.Embedding(n_items, EMBEDDING_SIZE)
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)
     return model
@@ -75,7 +75,7 @@ def make_model(n_users: int, n_items: int) -> torch.nn.Module:
 def by_store(store: Path, tokens: list[str], interactions: csr_matrix, model: torch.nn.Module) -> None:
     """Write the tables from the store."""
     aligned = read_embeddings(store).align(tokens, "benchmark")
-    initializer.initialize_embeddings_(model, aligned, interactions, selection.Variance(), seed=2020)
+    initialize_embeddings_(model, aligned, interactions, Variance(), seed=2020)
 
 
 def by_literals(item_file: Path, tokens: list[str], interactions: csr_matrix, model: torch.nn.Module) -> None:
@@ -92,7 +92,7 @@ def by_literals(item_file: Path, tokens: list[str], interactions: csr_matrix, mo
     degree = torch.from_numpy(np.asarray(interactions.sum(axis=0)).ravel())
     degree[0] = 1
     popular = torch.sort(degree, descending=True, stable=True).indices[: int(0.2 * len(tokens))]
-    chosen = torch.sort(torch.topk(torch.var(matrix[popular], dim=0), SIZE).indices).values
+    chosen = torch.sort(torch.topk(torch.var(matrix[popular], dim=0), EMBEDDING_SIZE).indices).values
     values = matrix[:, chosen]
     with torch.no_grad():
         model.get_parameter("item_embedding.weight").copy_(values)
@@ -123,6 +123,23 @@ def write_literals(store: Path, path: Path) -> None:
     frame.to_csv(path, sep="\t", index=False)
 
 
+def measure_all(data: Path, store: Path, repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Measure both routes, alternating, each time in a process of its own; check that their tables are equal."""
+    found: dict[str, list[dict[str, float]]] = {"store": [], "official": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        literals = Path(scratch) / "literals.item"
+        write_literals(store, literals)
+        for _ in range(repeats):
+            for route, source in (("store", store), ("official", literals)):
+                command = [sys.executable, __file__, f"--data={data}", f"--store={store}"]
+                command += ["--measure", route, str(source), f"{scratch}/{route}.npy"]
+                ran = subprocess.run(command, check=True, capture_output=True, text=True)
+                found[route].append(json.loads(ran.stdout))
+        tables = [np.load(f"{scratch}/{route}.npy") for route in found]
+        np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
+    return found
+
+
 def main() -> None:
     """Compare the routes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -136,18 +153,7 @@ def main() -> None:
         route, source, tables = options.measure
         measure(route, options.data, options.store, Path(source), Path(tables))
         return
-    found: dict[str, list[dict[str, float]]] = {"store": [], "official": []}
-    with tempfile.TemporaryDirectory() as scratch:
-        literals = Path(scratch) / "literals.item"
-        write_literals(options.store, literals)
-        for _ in range(options.repeats):
-            for route, source in (("store", options.store), ("official", literals)):
-                command = [sys.executable, __file__, f"--data={options.data}", f"--store={options.store}"]
-                command += ["--measure", route, str(source), f"{scratch}/{route}.npy"]
-                ran = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[route].append(json.loads(ran.stdout))
-        tables = [np.load(f"{scratch}/{route}.npy") for route in found]
-        np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
+    found = measure_all(options.data, options.store, options.repeats)
     median = {
         route: {unit: statistics.median(run[unit] for run in runs) for unit in ("seconds", "megabytes")}
         for route, runs in found.items()
@@ -156,7 +162,7 @@ def main() -> None:
     rows.loc["official / store"] = rows.loc["official"] / rows.loc["store"]
     print(rows.round(3).to_string())
     print(
-        f"{options.data.name}, {SIZE} of {read_embeddings(options.store).width} dimensions, median of "
+        f"{options.data.name}, {EMBEDDING_SIZE} of {read_embeddings(options.store).width} dimensions, median of "
         f"{options.repeats} alternating processes; Python {platform.python_version()}, numpy {np.__version__}, "
         f"pandas {pd.__version__}, torch {torch.__version__}, one thread"
     )

@@ -2,7 +2,7 @@
 
 ``python benchmarks/kill_resume.py --data_path=dataset --dataset=amazon-office --encoder=<folder of all-MiniLM-L6-v2>``
 
-Each round starts from an empty store, waits until a random number of the items is in whole shards, kills the run within
+Each round begins with an empty store, waits until a random number of the items is in whole shards, kills the run within
 the next second, and runs again to the end. A round counts if something was kept and something was left to encode;
 others are repeated, up to as many as there are rounds. A round passes if the second run encodes exactly the items that
 were not in a whole shard, and every vector equals the undisturbed run's (batches differ, so up to float16's rounding).

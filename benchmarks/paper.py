@@ -1,4 +1,4 @@
-# ruff: noqa: E501  the text of a page
+# ruff: noqa: E501  the text is markdown
 """The paper's table on amazon-office beside the published figures.
 
 ``recbole-llminit compare --config_files=yaml/paper/amazon-office.yaml --out=masked``
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from recbole_llminit.compare.report import Report
+from recbole_llminit.compare.reporting.report import Report
+from recbole_llminit.compare.reporting.table import draw_markdown
 
 # The LLMInit paper, arXiv 2503.01814 (second hand, from a summary): Recall@10 and NDCG@10 of random and var.
 PUBLISHED = {("LightGCN", "none"): ".0745 / -", ("LightGCN", "var"): ".0816 / -",
@@ -34,13 +35,13 @@ way for general models. **Unmasked** (`repeatable: True`): they are both, as the
 
 {table}
 
-Letters: better than (-letter: worse than) a, the stock start of the same model: paired t-test over {users} users, Holm's
-correction over the tests of a column and metric, p < 0.05; bold: the best of its model, where it is better than the stock start. One
-split: the tests weigh the choice of users, not the split's or the start's chance. "-": not run here (for want of time), or not
+Letters: better than (-letter: worse than) a, the stock initialization of the same model: paired t-test over {users} users, Holm's
+correction over the tests of a column and metric, p < 0.05; bold: the best of its model, where it is better than the stock initialization. One
+split: the tests weigh the choice of users, not the chance of the split or of the initialization. "-": not run here (for want of time), or not
 published.
 
 Unmasked, NDCG@10 of LightGCN and SGCL is 50 to 60 % of what it is masked: a user's own training items may stand at the top of the
-list. Where the masked LightGCN differs between starts, the unmasked one does not.
+list. Where the masked LightGCN differs between initializations, the unmasked one does not.
 
 ## What differs
 
@@ -50,7 +51,7 @@ list. Where the masked LightGCN differs between starts, the unmasked one does no
 | data | amazon-office: a part of the 2018 Office Products 5-core set, October 2016 to November 2018; 3,231 users, 3,317 items, 21,188 interactions; no ratings | the 2014 Office set, ratings of 4 and more | the same as the paper's |
 | encoder, text | all-MiniLM-L6-v2 (384), titles | all-mpnet-base-v2 (768) by default, descriptions | all-mpnet-base-v2; `normalize_all: True` bends every vector column to [0, 1] |
 | `rand` | distinct dimensions | drawn with replacement | as the paper |
-| a user without training items | keeps the model's start | 0 / 0 | as the paper |
+| a user without training items | keeps the model's initialization | 0 / 0 | as the paper |
 | training items at evaluation | both ways, see above | unmasked (`repeatable: True`) | unmasked |
 | SGCL | this package's, from the loss as the paper's release has it | the release | the release |
 | the same | d = 128, 2 layers, reg 1e-5, Adam 1e-3, batch 256, 300 epochs, patience 10 on NDCG@10, one uniform negative, leave one out in random order, full ranking, seed 2020 | | |
@@ -58,8 +59,8 @@ list. Where the masked LightGCN differs between starts, the unmasked one does no
 amazon-beauty was not run at these settings, for want of time; the file for it is
 [`yaml/paper/amazon-beauty.yaml`](../yaml/paper/amazon-beauty.yaml).
 
-So levels cannot be compared between the columns; the direction from `none` to the LLM starts can. In every column `rand`, `uni`
-and `var` lie close together. No controls are in this table, because the paper has none: with a tuned stock start, noise and
+So levels cannot be compared between the columns; the direction from `none` to the LLM initializations can. In every column `rand`, `uni`
+and `var` lie close together. No controls are in this table, because the paper has none: with a tuned stock initialization, noise and
 shuffled rows beside them see [`office.md`](office.md).
 
 ## How it was made
@@ -84,9 +85,7 @@ def main() -> None:
     reports = {"masked": Report.read(options.masked), "unmasked": Report.read(options.repeatable)}
     cells = {
         name: {
-            (row.model, row.initialization.split(" (")[0]): " / ".join(
-                cell.to_markdown() for cell in row.cells.values()
-            )
+            (row.model, row.initialization): " / ".join(cell.to_markdown() for cell in row.cells.values())
             for section in report.sections()
             for row in section.rows
         }
@@ -96,17 +95,17 @@ def main() -> None:
     rows = [
         {
             "model": model,
-            "start": start,
-            **{name: found.get((model, start), "-") for name, found in cells.items()},
-            "paper": PUBLISHED.get((model, start), "-"),
-            "independent rerun": RERUN.get((model, start), "-"),
+            "initialization": initialization,
+            **{name: found.get((model, initialization), "-") for name, found in cells.items()},
+            "paper": PUBLISHED.get((model, initialization), "-"),
+            "independent rerun": RERUN.get((model, initialization), "-"),
         }
-        for model, start in cells["masked"]
+        for model, initialization in cells["masked"]
     ]
     runs = pd.concat([report.runs.assign(protocol=name) for name, report in reports.items()])
     runs.to_csv(options.out / "paper.csv", index=False)
     text = TEXT.format(
-        table=pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True),
+        table=draw_markdown(pd.DataFrame(rows)),
         seeds=", ".join(str(seed) for seed in sorted(set(masked.runs["seed"]))),
         users=f"{masked.tests['users'].max():,}",
         masked=masked.command,

@@ -1,8 +1,8 @@
 """Copy a comparison's report into ``results/``.
 
-``python benchmarks/publish_comparison.py --comparison=comparison --name=office``
+``python benchmarks/publish_comparison.py --comparison=comparison --name=office --title=TITLE``
 
-Writes ``<name>.md`` (the report, less the long tables that are in the CSV files), ``<name>.csv`` (a row per line and
+Writes ``<name>.md`` (the report), ``<name>.csv`` (a row per line and
 seed), ``<name>_tests.csv`` and the figures.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Copy under the new names, and mend the links."""
+    """Copy the files under their new names, and adapt the title and the links."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparison", type=Path, default=Path("comparison"))
     parser.add_argument("--name", required=True)
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args()
     text = (options.comparison / "report.md").read_text(encoding="utf-8")
-    text = text.replace("# Comparison of starts", f"# {options.title}", 1)
+    text = text.replace("# Comparison of initializations", f"# {options.title}", 1)
     for figure in re.findall(r"\]\(([^)]+\.png)\)", text):
         target = f"{options.name}_{figure.split('_', 1)[1]}"
         shutil.copyfile(options.comparison / figure, options.out / target)

@@ -22,11 +22,11 @@ Written are ``OUT_files.csv`` (by reader and damage), ``OUT_inputs.csv`` (a row 
 cut) and ``OUT.md`` with the totals of the parts that ran; what is wrong is printed as it is found. ``--keep`` keeps
 files and output of what is wrong. The exit status is 1 where anything is.
 
-The parts stand in modules beside this one, since each is as long as a module should be: ``robustness_files`` with
-``robustness_mutations``; ``robustness_inputs`` with the tables ``robustness_cases``, ``_vectors``, ``_checkpoints``,
-``_stores`` and ``_hostile``, and what they share in ``robustness_making``; and ``robustness_saves``.
-``robustness_valid`` makes the whole files, ``robustness_children`` runs forked children. Linux only; the network is
-never used beyond this machine.
+The parts stand in modules beside this one: ``robustness_files`` with ``robustness_readers`` and
+``robustness_mutations``; ``robustness_inputs`` with the tables ``robustness_cases`` (of ``robustness_values``),
+``_vectors``, ``_ids``, ``_checkpoints``, ``_stores``, ``_hostile`` and ``_calls``, and what they share in
+``robustness_making``; and ``robustness_saves``. ``robustness_valid`` makes the whole files, ``robustness_children``
+runs forked children. Linux only; the network is never used beyond this machine.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Bad texts, names, models, configuration and data files, calls from Python, and working folders."""
+"""Bad texts, names, models, configuration and data files, and working folders."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -12,17 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from robustness_cases import FROM_VECTORS, PAYLOAD, Case, Expected, command, in_yaml, run, with_file
+from robustness_cases import PAYLOAD, Case, Expected, command, in_yaml, run, with_file
 from robustness_making import both, file, folder, gzip_bomb, link, pipe
 from robustness_valid import BASE, DATA, TOKENS
-from robustness_vectors import said
-
-from recbole_llminit import load_data_and_model, read_embeddings, run_recbole_llminit
-from recbole_llminit.compare import compare
-from recbole_llminit.encode.item_text import read_item_texts
-from recbole_llminit.errors import LLMInitError
-from recbole_llminit.settings import read_settings
+from robustness_values import FROM_VECTORS
 
 
 def cases() -> Iterator[Case]:
@@ -32,7 +24,6 @@ def cases() -> Iterator[Case]:
     yield from _models()
     yield from _configuration_files()
     yield from _data_files()
-    yield from _calls()
     yield from _own_folders()
 
 
@@ -277,93 +268,6 @@ def _data_files() -> Iterator[Case]:
             yield replace(made, what=f"tiny, {what} {' '.join(others)}", prepare=both(make, base))
 
 
-_SETTINGS: dict[Any, Any] = {
-    "data_path": str(DATA),
-    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
-    "epochs": 1,
-    "show_progress": False,
-}
-
-
-def _run_with(*arguments: Any, **more: Any) -> Callable[[], Any]:
-    """Return a run that is called from Python, with arguments of any kind."""
-    settings = {} if "config_file_list" in more else {"config_dict": _SETTINGS}
-    return lambda: run_recbole_llminit(*arguments, **{**settings, **more})
-
-
-_FILE: dict[str, Any] = {"config_file_list": ["base.yaml"]}
-_RUNS: Mapping[str, tuple[Callable[[], Any], Expected]] = {
-    "()": (run_recbole_llminit, "error"),
-    "(5, 'tiny')": (_run_with(5, "tiny"), "error"),
-    "('BPR', 5)": (_run_with("BPR", 5), "error"),
-    "('BPR', Path)": (_run_with("BPR", Path("tiny")), "either"),
-    "(int, 'tiny')": (_run_with(int, "tiny"), "error"),
-    "config_dict=5": (_run_with("BPR", "tiny", config_dict=5), "error"),
-    "config_dict='abc'": (_run_with("BPR", "tiny", config_dict="abc"), "error"),
-    "config_dict, a number as key": (_run_with("BPR", "tiny", config_dict={**_SETTINGS, 5: 1}), "error"),
-    "config_dict, a payload": (_run_with("BPR", "tiny", config_dict={**_SETTINGS, "epochs": PAYLOAD}), "error"),
-    "config_dict, a function": (_run_with("BPR", "tiny", config_dict={**_SETTINGS, "epochs": print}), "error"),
-    "config_dict, an unknown key": (_run_with("BPR", "tiny", config_dict={**_SETTINGS, "epochz": 1}), "error"),
-    "config_dict, NumPy": (_run_with("BPR", "tiny", config_dict={**_SETTINGS, "epochs": np.int64(1)}), "either"),
-    "config_file_list='base.yaml'": (_run_with("BPR", config_file_list="base.yaml"), "either"),
-    "config_file_list=5": (_run_with("BPR", config_file_list=5), "error"),
-    "config_file_list=[5]": (_run_with("BPR", config_file_list=[5]), "error"),
-    "config_file_list=[None]": (_run_with("BPR", config_file_list=[None]), "error"),
-    "arguments='--epochs=1'": (_run_with("BPR", **_FILE, arguments="--epochs=1"), "error"),
-    "arguments=[5]": (_run_with("BPR", **_FILE, arguments=[5]), "error"),
-    "resume=5": (_run_with("BPR", **_FILE, resume=5), "error"),
-    "resume=''": (_run_with("BPR", **_FILE, resume=""), "error"),
-}
-_COMPARED: Sequence[Any] = (
-    {},
-    None,
-    5,
-    "abc",
-    [],
-    {"models": 5},
-    {5: 1},
-    {"models": ["BPR"]},
-    {"models": None, "datasets": None},
-)
-_READS: Sequence[tuple[str, Callable[[Any], Any], Sequence[Any]]] = (
-    ("read_embeddings", read_embeddings, (None, 5, b"store", [], "", "a\0b", "x" * 300, 1.5, {}, "~/store")),
-    ("load_data_and_model", load_data_and_model, (None, 5, "", b"bpr.pth", "a\0b", [])),
-    ("read_item_texts", read_item_texts, (None, 5, "", "a\0b", [])),
-    ("read_settings", lambda value: read_settings(value, ()), ([""], [5], [None], ["a\0b"], ["/dev/zero"], 5)),
-    ("compare", lambda value: compare(value, "out"), _COMPARED),
-    ("align", lambda value: read_embeddings("store").align(value, "tiny"),
-     ([], [""], ["[PAD]"], [None], [5, 6], ["[PAD]", "x"])),
-)  # fmt: skip
-
-
-def _calls() -> Iterator[Case]:
-    """Yield calls from Python with arguments of other kinds; a TypeError is as good as an `LLMInitError` there."""
-    group = "Python"
-    for what, (call, expected) in _RUNS.items():
-        yield Case(group, f"run_recbole_llminit, {what}", functools.partial(_called, call), expected)
-    for name, function, arguments in _READS:
-        for argument in arguments:
-            call = functools.partial(function, argument)
-            yield Case(group, f"{name}({_shown(argument)})", functools.partial(_called, call))
-    folder_ = functools.partial(compare, {"models": ["BPR"], "datasets": ["tiny"]}, 5)  # type: ignore[arg-type]
-    yield Case(group, "compare(..., 5)", functools.partial(_called, folder_))
-    yield Case(
-        group, "read_embeddings('store/')", functools.partial(_called, lambda: read_embeddings("store/")), "right"
-    )
-
-
-def _shown(argument: Any) -> str:
-    return repr(argument) if len(repr(argument)) < 60 else f"{repr(argument)[:57]}..."
-
-
-def _called(call: Callable[[], Any]) -> int:
-    try:
-        call()
-    except (LLMInitError, TypeError) as error:
-        return said(error)
-    return 0
-
-
 def _entry(**changed: Any) -> Callable[[Any], Any]:
     """Return what leaves a plan one entry, changed."""
     return lambda plan: {**plan, "entries": [{**plan["entries"][0], **changed}]}
@@ -382,7 +286,7 @@ _PLANS: Mapping[str, Callable[[Any], Any]] = {
     "a trial outside": _entry(trials=["../../x"]),
     "seed a text": _entry(seed="x"),
     "role unknown": _entry(role="x"),
-    "start a list": _entry(start=["x"]),
+    "initialization a list": _entry(initialization=["x"]),
 }
 
 
@@ -402,7 +306,7 @@ def _own_folders() -> Iterator[Case]:
         made = command(group, *report, expected="either", prepare=_changed_plan(change))
         yield replace(made, what=f"compare --report, plan: {what}")
     html = command("silently wrong report", *report, expected="right", prepare=_html_plan, spoiled=_html)
-    yield replace(html, what="compare --report, a start named <script>alert(1)</script>")
+    yield replace(html, what="compare --report, an initialization named <script>alert(1)</script>")
 
 
 def _gone() -> None:
@@ -421,7 +325,7 @@ def _changed_plan(change: Callable[[Any], Any]) -> Callable[[], None]:
 
 def _html_plan() -> None:
     path = Path("comparison/plan.json")
-    text = path.read_text().replace('"start": "var"', '"start": "<script>alert(1)</script>"')
+    text = path.read_text().replace('"initialization": "var"', '"initialization": "<script>alert(1)</script>"')
     text = text.replace('"var": {', '"<script>alert(1)</script>": {').replace(
         '"dataset": "tiny"', '"dataset": "<img src=x>"'
     )

@@ -11,16 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import robustness_calls
 import robustness_cases
 import robustness_checkpoints
 import robustness_hostile
+import robustness_ids
 import robustness_stores
 import robustness_vectors
 from robustness_cases import CANARY, Case
 from robustness_children import Ending, limit_files, run_child, run_children
 from robustness_valid import BASE, write_cache, write_checkpoints, write_comparison
 
-_TABLES = (robustness_cases, robustness_vectors, robustness_checkpoints, robustness_stores, robustness_hostile)
+_TABLES = (
+    robustness_cases,
+    robustness_vectors,
+    robustness_ids,
+    robustness_checkpoints,
+    robustness_stores,
+    robustness_hostile,
+    robustness_calls,
+)
 
 LIMIT = 60.0
 """Seconds after which a case is taken to hang."""

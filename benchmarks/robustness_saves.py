@@ -22,7 +22,7 @@ from robustness_valid import BASE, TOKENS, values, write_store
 
 from recbole_llminit import load_data_and_model
 from recbole_llminit.cli import main
-from recbole_llminit.integration import quick_start
+from recbole_llminit.integration import training
 
 _MODELS = ("BPR", "LightGCN")
 _LOADS = 60.0
@@ -64,7 +64,7 @@ class _Saver:
         (folder / "base.yaml").write_text(BASE)
         write_store(folder / "store", TOKENS, values(len(TOKENS), 80))
         made: list[Any] = []
-        module: Any = quick_start
+        module: Any = training
         get_trainer = module.get_trainer
 
         def get(*arguments: Any) -> Callable[..., Any]:
@@ -75,9 +75,9 @@ class _Saver:
             return make
 
         module.get_trainer = get
-        start = ["--init_strategy=var", "--llm_embedding=store"]
+        vectors = ["--init_strategy=var", "--llm_embedding=store"]
         with redirect_stderr(io.StringIO()):
-            if main(["run", "-m", model, "--config_files=base.yaml", *start]) != 0:
+            if main(["run", "-m", model, "--config_files=base.yaml", *vectors]) != 0:
                 raise RuntimeError(f"{model} was not trained")
         self._trainer = made[-1]
         self.path = Path(self._trainer.saved_model_file).resolve()

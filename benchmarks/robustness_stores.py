@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from robustness_cases import CANARY, FROM_VECTORS, Case, Expected, command, run
+from robustness_cases import CANARY, Case, Expected, command, run
 from robustness_making import Vectors, flipped, gzip_bomb, numbers
 from robustness_valid import METADATA, TOKENS
+from robustness_values import FROM_VECTORS
 from robustness_vectors import changed
 
 from recbole_llminit.cli import main
-from recbole_llminit.vectors.store import append_shard, hash_text, read_rows
+from recbole_llminit.vectors.shard import append_shard, hash_text
+from recbole_llminit.vectors.store import read_rows
 
 
 def cases() -> Iterator[Case]:
@@ -196,7 +198,7 @@ def _body(kind: str, count: int) -> bytes:
         rows[0] = rows[0][:5]
     data = [{"object": "embedding", "index": n, "embedding": row} for n, row in enumerate(rows)]
     usage = {"prompt_tokens": 1, "total_tokens": 1}
-    content = {"object": "list", "data": data[kind == "fewer" :], "model": "x", "usage": usage}
+    content = {"object": "list", "data": data[1:] if kind == "fewer" else data, "model": "x", "usage": usage}
     return json.dumps(content).encode()
 
 

@@ -1,4 +1,4 @@
-"""Whole files of every kind, small: what the mutations start from, and what the bad inputs lie beside."""
+"""Whole files of every kind, small: what the mutations damage, and what the bad inputs lie beside."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from recbole_llminit.cli import main
-from recbole_llminit.vectors.store import append_shard, hash_text
+from recbole_llminit.vectors.shard import append_shard, hash_text
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
 TOKENS = [line.split("\t")[0] for line in (DATA / "tiny" / "tiny.item").read_text().splitlines()[1:]]
@@ -221,7 +221,7 @@ def write_comparison(folder: Path) -> None:
 def write_checkpoints(folder: Path) -> None:
     """Train BPR, LightGCN from vectors and a wide BPR, an epoch each: ``bpr.pth``, ``lightgcn.pth``, ``wide.pth``."""
     write_store(folder / "store", TOKENS, values(len(TOKENS), 80))
-    start = ("--init_strategy=var", f"--llm_embedding={folder / 'store'}")
+    vectors = ("--init_strategy=var", f"--llm_embedding={folder / 'store'}")
     train_into(folder, "bpr", "--model=BPR")
-    train_into(folder, "lightgcn", "--model=LightGCN", *start)
+    train_into(folder, "lightgcn", "--model=LightGCN", *vectors)
     train_into(folder, "wide", "--model=BPR", "--embedding_size=256")

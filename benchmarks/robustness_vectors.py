@@ -1,9 +1,8 @@
-"""Bad vectors and ids: values that start a model nowhere, forms that no reader expects, pipes and devices."""
+"""Bad vectors: values that cannot initialize a model, forms that no reader expects, pipes and devices."""
 
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from robustness_cases import FROM_VECTORS, Case, Expected, command, run
-from robustness_making import Vectors, both, file, flipped, link, numbers, pickled_array, pipe, zip_of
+from robustness_cases import Case, Expected, command, run
+from robustness_making import Vectors, file, flipped, link, numbers, pickled_array, pipe, zip_of
 from robustness_valid import TOKENS, values
+from robustness_values import FROM_VECTORS
 from safetensors.torch import save_file
 
 from recbole_llminit import read_embeddings
@@ -34,7 +34,6 @@ def cases() -> Iterator[Case]:
     yield from _tensors()
     yield from _tables()
     yield from _special_files()
-    yield from _ids()
 
 
 def changed(place: Any, number: float, dtype: Any = np.float32) -> Vectors:
@@ -55,12 +54,12 @@ def run_from(
     names: str = "",
 ) -> Case:
     """Return the case of a run from vectors that are prepared."""
-    start = (f"--init_strategy={strategy}", f"--llm_embedding={path}")
-    found = run(group, *start, *arguments, expected=expected, names=names or f"{Path(path).stem}|vectors|{strategy}")
+    given = (f"--init_strategy={strategy}", f"--llm_embedding={path}")
+    found = run(group, *given, *arguments, expected=expected, names=names or f"{Path(path).stem}|vectors|{strategy}")
     return replace(found, what=f"{what}: {strategy} {' '.join(arguments)}", prepare=prepare)
 
 
-# What starts a model nowhere, by every strategy.
+# What cannot initialize a model, by every strategy.
 _EQUAL: Mapping[str, Callable[[], Vectors]] = {
     "all zeros": lambda: np.zeros((29, 80), np.float32),
     "all ones": lambda: np.ones((29, 80), np.float32),
@@ -85,13 +84,13 @@ def _values() -> Iterator[Case]:
     group = "silently wrong vectors"
     for what, make in _EQUAL.items():
         for strategy in ("var", "rand", "uni", "prefix", "pca", "whiten", "cca", "rp", "auto"):
-            # A mean is taken off, or lengths are brought to a scale: then there may be something to start from.
+            # A mean is taken off, or lengths are brought to a scale: then there may be something left.
             scaled = strategy in ("pca", "whiten", "cca", "rp", "auto") or what == "1e30"
             may = (what.startswith(("1e", "subnormal")) and scaled) or (
                 what == "all rows equal" and strategy in ("rand", "uni", "prefix", "rp")
             )
             made = run_from(group, what, npy(make), strategy=strategy, expected="either" if may else "error")
-            # Too large a start shows in the loss.
+            # Too large values show in the loss.
             yield replace(made, late=what == "1e30")
     for what, make in _NOT_FINITE.items():
         for strategy in ("var", "whiten", "auto"):
@@ -102,7 +101,7 @@ def _values() -> Iterator[Case]:
     yield run_from(group, "one column of zeros", npy(lambda: changed((slice(None), 3), 0)), expected="right")
     for scale in ("1e-300", "1e-40", "1e-20", "1e30", "1e300"):
         yield run(group, *FROM_VECTORS, f"--init_scale={scale}", names="init_scale|scale")
-    yield run(group, "--init_strategy=noise", "--init_args={deviation: 1e-40}", names="deviation")
+    yield run(group, "--init_strategy=noise", "--init_args={std: 1e-40}", names="std|standard deviation")
     users = npy(lambda: np.zeros((40, 80), np.float32))
     yield run_from(group, "users' vectors of zeros", users, "store", "--init_user=v.npy", names="init_user|v.npy")
 
@@ -244,8 +243,8 @@ _CSV: Mapping[str, tuple[Callable[[], None], Expected]] = {
     "begins at 1": (_csv([f"dim_{number}" for number in range(1, 21)]), "either"),
     "texts": (_csv(_DIMS, lambda row: ["a"] * 20), "error"),
     "an empty cell": (_csv(_DIMS, lambda row: ["", *_cells(row)[1:]]), "error"),
-    "a row too short": (_csv(_DIMS, lambda row: _cells(row)[: 20 - (row == 3)]), "error"),
-    "a row too long": (_csv(_DIMS, lambda row: _cells(row) + ["1"] * (row == 3)), "error"),
+    "a row too short": (_csv(_DIMS, lambda row: _cells(row)[: 19 if row == 3 else 20]), "error"),
+    "a row too long": (_csv(_DIMS, lambda row: [*_cells(row), "1"] if row == 3 else _cells(row)), "error"),
     "NaN": (_csv(_DIMS, lambda row: ["nan", *_cells(row)[1:]]), "error"),
     "1e999": (_csv(_DIMS, lambda row: ["1e999", *_cells(row)[1:]]), "error"),
     "zeros": (_csv(_DIMS, lambda row: ["0"] * 20), "error"),
@@ -320,49 +319,6 @@ def _special_files() -> Iterator[Case]:
         write = flipped("store/part-00001.arrow", number)
         made = command("crash", "stores", "--export", "store", "x.npy", expected="either", prepare=write)
         yield replace(made, what=f"{made.what}, a byte of a shard flipped, {number}")
-
-
-_IDS: Sequence[tuple[str, str, str | bytes]] = (
-    ("a lone surrogate", ".json", json.dumps([*TOKENS[:-1], "\ud800"])),
-    ("a dictionary", ".json", "{}"),
-    ("a number", ".json", "5"),
-    ("nulls", ".json", json.dumps([None] * 29)),
-    ("floats", ".json", json.dumps([1.5] * 29)),
-    ("booleans", ".json", json.dumps([True] * 29)),
-    ("lists", ".json", json.dumps([[token] for token in TOKENS])),
-    ("NaN", ".json", "[" + ", ".join(["NaN"] * 29) + "]"),
-    ("deeply nested", ".json", "[" * 100_000),
-    ("a number of 10,000 digits", ".json", f"[{'9' * 10_000}]"),
-    ("not UTF-8", ".json", b"\xff\xfe"),
-    ("not JSON", ".json", "{oops"),
-    ("empty", ".json", ""),
-    ("too few", ".json", json.dumps(TOKENS[:-1])),
-    ("twice", ".json", json.dumps([*TOKENS[:-1], "B001"])),
-    ("others", ".json", json.dumps([f"x{number}" for number in range(29)])),
-    ("row numbers", ".json", json.dumps(list(range(29)))),
-    ("row numbers", ".txt", "\n".join(map(str, range(29)))),
-    ("empty", ".txt", ""),
-    ("not UTF-8", ".txt", b"\xff\n" * 29),
-    ("a line of 10 MB", ".txt", "x" * 10_000_000),
-    ("no newline at all", ".txt", ",".join(TOKENS)),
-    ("zero bytes", ".txt", b"\0" * 29),
-    ("two columns, none of ids", ".csv", "a,b\n" + "1,2\n" * 29),
-    ("ragged", ".csv", "item_id,n\n" + "1,2,3\n" * 29),
-    ("empty", ".csv", ""),
-    ("header alone", ".csv", "item_id\n"),
-    ("open quote", ".csv", 'item_id,n\n"B001,1\n'),
-)
-
-
-def _ids() -> Iterator[Case]:
-    group, names = "bad ids", "v.npy|v.txt|v.json|v.csv|vectors"
-    alone = lambda: np.save("v.npy", numbers())  # noqa: E731  used four times
-    for what, suffix, content in _IDS:
-        yield run_from(group, f"ids {suffix}, {what}", both(alone, file(f"v{suffix}", content)), names=names)
-    yield run_from(group, "no ids", alone, names="ids")
-    for suffix in (".txt", ".json", ".csv"):
-        yield run_from("hang", f"ids {suffix} are a pipe", both(alone, pipe(f"v{suffix}")), names=names)
-        yield run_from("hang", f"ids {suffix} are /dev/zero", both(alone, link(f"v{suffix}", "/dev/zero")), names=names)
 
 
 def npy(make: Callable[[], Vectors]) -> Callable[[], None]:

@@ -24,7 +24,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,13 @@ from scipy.sparse import csr_matrix
 from tqdm import tqdm
 
 import recbole_llminit.integration.config  # noqa: F401  registers the strategies
-from recbole_llminit.initialization.initializer import reduce_items
+from recbole_llminit.initialization.rows import reduce_rows
 from recbole_llminit.strategies.base import get_strategy
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 from recbole_llminit.vectors.readers import read_embeddings
-from recbole_llminit.vectors.store import append_shard
+from recbole_llminit.vectors.shard import append_shard
 
-WIDTH, SIZE, EACH = 1024, 128, 5
+WIDTH, N_COMPONENTS, EACH = 1024, 128, 5
 # Seconds after which a measurement is not repeated in its process.
 ENOUGH = 10
 SHARD_ROWS = 32_768
@@ -68,16 +67,16 @@ def tokens(count: int) -> list[str]:
 
 
 def write_store(folder: Path, count: int) -> None:
-    """Write a store; the deviation of the i-th direction falls as i ** -0.5, beside a mean as long as all of them."""
+    """Write a store of vectors whose std along the i-th direction falls as i ** -0.5, beside a mean as long as all."""
     generator = np.random.default_rng(0)
     basis, _ = np.linalg.qr(generator.standard_normal((WIDTH, WIDTH)))
-    deviations = np.arange(1, WIDTH + 1) ** -0.5
-    deviations /= np.sqrt((deviations**2).sum())
-    mixing = (deviations[:, None] * basis).astype(np.float32)
+    stds = np.arange(1, WIDTH + 1) ** -0.5
+    stds /= np.sqrt((stds**2).sum())
+    mixing = (stds[:, None] * basis).astype(np.float32)
     mean = generator.standard_normal(WIDTH, dtype=np.float32) / np.float32(np.sqrt(WIDTH))
     names = tokens(count)
-    for start in tqdm(range(0, count, SHARD_ROWS), desc=f"writing {count:,} vectors"):
-        ids = names[start : start + SHARD_ROWS]
+    for first in tqdm(range(0, count, SHARD_ROWS), desc=f"writing {count:,} vectors"):
+        ids = names[first : first + SHARD_ROWS]
         vectors = generator.standard_normal((len(ids), WIDTH), dtype=np.float32) @ mixing + mean
         append_shard(folder, ids, [""] * len(ids), vectors.astype(np.float16), {"model": "synthetic"})
 
@@ -124,7 +123,7 @@ def measure(name: str, folder: Path, count: int, *, cold: bool) -> dict[str, flo
     names = np.array(["[PAD]", *tokens(count)])
     np.random.default_rng(2).shuffle(names[1:])
     interactions = make_interactions(count)
-    table = len(names) * SIZE * np.dtype(np.float32).itemsize
+    table = len(names) * N_COMPONENTS * np.dtype(np.float32).itemsize
     give_back_freed()
     dataset = anonymous()
     with watch_memory(0.02) as peak:
@@ -136,27 +135,26 @@ def measure(name: str, folder: Path, count: int, *, cold: bool) -> dict[str, flo
         while not runs or (len(runs) < 4 and not cold and sum(fit + reduce for fit, reduce in runs) < ENOUGH):
             if runs:
                 np.ones(table, dtype=np.int8)
-            # What cca found out is kept as long as the vectors are.
-            unknown = replace(embeddings)
             began = time.perf_counter()
-            prepared = strategy.prepare(unknown, interactions)
-            reduction = strategy.fit(prepared, SIZE, interactions=interactions, seed=0)
+            fit = strategy.fit(embeddings, N_COMPONENTS, interactions=interactions, seed=0)
+            reduction = fit.reduction(N_COMPONENTS)
             fitted = time.perf_counter()
-            reduce_items(prepared, reduction, SIZE)
+            reduce_rows(fit.embeddings, reduction, N_COMPONENTS)
             runs.append((fitted - began, time.perf_counter() - fitted))
     align = times[1] - times[0]
     first = sum(runs[0])
     again = sorted(runs[1:] or runs, key=sum)
-    fit, reduce = again[len(again) // 2]
+    fit_seconds, reduce_seconds = again[len(again) // 2]
+    both = fit_seconds + reduce_seconds
     return {
         "plain": plain,
         "first": first,
         "align": align,
-        "fit": fit,
-        "reduce": reduce,
-        "seconds": fit + reduce,
-        "reads": (fit + reduce) / plain,
-        "gb_per_second": size / 1e9 / (fit + reduce),
+        "fit": fit_seconds,
+        "reduce": reduce_seconds,
+        "seconds": both,
+        "reads": both / plain,
+        "gb_per_second": size / 1e9 / both,
         "peak_mb": peak.megabytes - before,
         "dataset_mb": dataset - before,
         "table_mb": table / 2**20,
@@ -192,7 +190,7 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}, "
         f"pyarrow {pa.__version__}"
     )
-    path = options.out / f"scale{'_cold' * options.cold}.csv"
+    path = options.out / f"scale{'_cold' if options.cold else ''}.csv"
     kept = pd.read_csv(path) if path.exists() else pd.DataFrame()
     if len(kept):
         kept = kept[~(kept["items"].isin(options.items) & kept["strategy"].isin(options.strategies))]
@@ -201,7 +199,7 @@ def main() -> None:
         for count, name in itertools.product(options.items, options.strategies):
             command = [sys.executable, __file__, "--data", str(options.data), "--one", name, str(count)]
             found = subprocess.run(
-                [*command, *["--cold"] * options.cold], stdout=subprocess.PIPE, text=True, check=True
+                [*command, "--cold"] if options.cold else command, stdout=subprocess.PIPE, text=True, check=True
             )
             measured = json.loads(found.stdout)
             runs.append({"items": count, "strategy": name, "repeat": repeat, **measured, "machine": machine})
@@ -261,7 +259,7 @@ def write_page(folder: Path) -> None:
                 "runs": f"{int(frame.loc[frame['strategy'] == name, 'repeat'].max()) + 1}",
                 "GB/s": f"{largest.loc[name, 'gb_per_second']:.2f}",
                 "peak, MiB": f"{largest.loc[name, 'peak_mb']:,.0f}",
-                "bound, MiB": f"{largest.loc[name, 'table_mb'] + 512 + 8 * (name in WITH_COVARIANCE):,.0f}",
+                "bound, MiB": f"{largest.loc[name, 'table_mb'] + 512 + (8 if name in WITH_COVARIANCE else 0):,.0f}",
             }
             for name in seconds.index
             if name in largest.index

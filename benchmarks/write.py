@@ -11,6 +11,7 @@ printed and written as CSV, without users and with the mean of ten interactions 
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import time
 from collections.abc import Callable
@@ -22,10 +23,12 @@ import torch
 from scipy.sparse import csr_matrix
 
 from recbole_llminit import initialize_embeddings_
+from recbole_llminit.initialization.initializer import InitSettings
+from recbole_llminit.initialization.users import FromItems, FromModel
 from recbole_llminit.strategies.selection import Variance
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings, ItemEmbeddings
 
-ITEMS, USERS, EACH, LLM_DIM, SIZE = 1_000_000, 1_000_000, 10, 384, 128
+ITEMS, USERS, EACH, LLM_DIM, N_COMPONENTS = 1_000_000, 1_000_000, 10, 384, 128
 STRATEGY = Variance()
 
 
@@ -49,8 +52,8 @@ def make_interactions(generator: np.random.Generator) -> csr_matrix:
 def make_model() -> torch.nn.Module:
     """Return a model with a user and an item table."""
     model = torch.nn.Module()
-    model.user_embedding = torch.nn.Embedding(USERS + 1, SIZE)
-    model.item_embedding = torch.nn.Embedding(ITEMS + 1, SIZE)
+    model.user_embedding = torch.nn.Embedding(USERS + 1, N_COMPONENTS)
+    model.item_embedding = torch.nn.Embedding(ITEMS + 1, N_COMPONENTS)
     return model
 
 
@@ -72,22 +75,25 @@ def main() -> None:
     embeddings, interactions, model = make_embeddings(generator), make_interactions(generator), make_model()
 
     def strategy() -> None:
-        reduction = STRATEGY.fit(embeddings, SIZE, interactions=interactions, seed=0)
-        values = np.zeros((embeddings.n_items, SIZE), dtype=np.float32)
+        reduction = STRATEGY.fit(embeddings, N_COMPONENTS, interactions=interactions, seed=0).reduction(N_COMPONENTS)
+        values = np.zeros((embeddings.n_items, N_COMPONENTS), dtype=np.float32)
         for items, block in embeddings.blocks():
-            values[items] = reduction(block)
+            values[items] = reduction(block)  # type: ignore[operator]
 
     runs = []
     for _ in range(options.repeats):
         alone = seconds(strategy)
-        for user in ("none", "mean"):
-            whole = seconds(
-                lambda user=user: initialize_embeddings_(model, embeddings, interactions, STRATEGY, seed=0, user=user)  # type: ignore[misc]
+        for settings in (InitSettings(user=FromModel()), InitSettings(user=FromItems("mean"))):
+            initialize = functools.partial(
+                initialize_embeddings_, model, embeddings, interactions, STRATEGY, seed=0, settings=settings
             )
-            runs.append({"init_user": user, "strategy": alone, "initialize": whole, "beyond": whole - alone})
+            whole = seconds(initialize)
+            runs.append(
+                {"init_user": settings.user.label, "strategy": alone, "initialize": whole, "beyond": whole - alone}
+            )
     frame = pd.DataFrame(runs)
     medians = frame.groupby("init_user", sort=False).median().round(2)
-    print(f"{ITEMS:,} items, {LLM_DIM} -> {SIZE} dimensions, seconds, medians of {options.repeats}")
+    print(f"{ITEMS:,} items, {LLM_DIM} -> {N_COMPONENTS} dimensions, seconds, medians of {options.repeats}")
     print(medians.to_string())
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, {platform.machine()}"

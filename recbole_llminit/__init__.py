@@ -1,17 +1,20 @@
-"""Start any RecBole recommender from LLM item embeddings with one config line."""
+"""Initialize any RecBole recommender from LLM item embeddings with one config line."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+from recbole_llminit.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from recbole_llminit.encode.options import EncodeOptions as EncodeOptions
     from recbole_llminit.encode.pipeline import encode_items as encode_items
     from recbole_llminit.errors import LLMInitError as LLMInitError
-    from recbole_llminit.initialization.initializer import InitReport as InitReport
+    from recbole_llminit.initialization.initializer import InitSettings as InitSettings
     from recbole_llminit.initialization.initializer import initialize_embeddings_ as initialize_embeddings_
+    from recbole_llminit.initialization.report import InitReport as InitReport
     from recbole_llminit.integration.config import Config as Config
     from recbole_llminit.integration.model import get_model as get_model
     from recbole_llminit.integration.model import with_llm_init as with_llm_init
@@ -22,47 +25,19 @@ if TYPE_CHECKING:
     from recbole_llminit.integration.registration import unregister as unregister
     from recbole_llminit.vectors.readers import read_embeddings as read_embeddings
 
-__version__ = "0.1.0"
-
-_modules = {
-    "Config": "integration.config",
-    "EncodeOptions": "encode.options",
-    "InitReport": "initialization.initializer",
-    "LLMInitError": "errors",
-    "encode_items": "encode.pipeline",
-    "get_model": "integration.model",
-    "initialize_embeddings_": "initialization.initializer",
-    "load_data_and_model": "integration.quick_start",
-    "objective_function": "integration.quick_start",
-    "read_embeddings": "vectors.readers",
-    "register": "integration.registration",
-    "run_recbole_llminit": "integration.quick_start",
-    "unregister": "integration.registration",
-    "with_llm_init": "integration.model",
-}
-
-__all__ = [
-    *_modules,
-]
-
-
-def import_when_used(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make a package's ``__getattr__``, which imports a public name when it is first used.
-
-    Parameters
-    ----------
-    package : str
-        The package's name.
-    modules : mapping of str to str
-        The module of each public name. torch and RecBole take seconds.
-    """
-
-    def import_name(name: str) -> Any:
-        if name in modules:
-            return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
-
-    return import_name
-
-
-__getattr__ = import_when_used(__name__, _modules)
+# torch and RecBole take seconds to import: a public name is imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "encode.options": ["EncodeOptions"],
+        "encode.pipeline": ["encode_items"],
+        "errors": ["LLMInitError"],
+        "initialization.initializer": ["InitSettings", "initialize_embeddings_"],
+        "initialization.report": ["InitReport"],
+        "integration.config": ["Config"],
+        "integration.model": ["get_model", "with_llm_init"],
+        "integration.quick_start": ["load_data_and_model", "objective_function", "run_recbole_llminit"],
+        "integration.registration": ["register", "unregister"],
+        "vectors.readers": ["read_embeddings"],
+    },
+)

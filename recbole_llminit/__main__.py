@@ -1,4 +1,4 @@
-"""``python -m recbole_llminit``."""
+"""``python -m recbole_llminit``: the console command without its script."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The one exception raised for input a user can mend."""
+"""The one exception for input that a user can correct."""
 
 
 class LLMInitError(ValueError):

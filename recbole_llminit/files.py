@@ -1,4 +1,4 @@
-"""Files: what another library reads fails with a clear error, and what is written appears whole."""
+"""Files: clear errors for what other libraries read, whole writes, and hashes."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ _LONGEST_REASON = 300
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether a regular file is there; False too for a name that the system refuses, as one that is too long."""
-    # Path.is_file raises for some of those.
+    """Return whether a regular file exists; False for a name that the system refuses, such as one that is too long."""
+    # Path.is_file raises for some of these names, as Path.is_dir and Path.exists do.
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a folder is there; False too for a name that the system refuses."""
+    """Return whether a folder exists; False for a name that the system refuses."""
     return os.path.isdir(path)  # noqa: PTH112
 
 
 def exists(path: str | Path) -> bool:
-    """Whether anything is there; False too for a name that the system refuses."""
+    """Return whether anything exists under a path; False for a name that the system refuses."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def require_file(path: str | Path, what: str) -> None:
-    """Raise `LLMInitError` where there is no regular file: a pipe or a device could be read for ever.
+    """Raise `LLMInitError` unless a regular file exists. A pipe or a device could be read forever.
 
     Parameters
     ----------
     path : path
-        Where it should be.
+        The file.
     what : str
-        What it should be, with its article, for the message.
+        What the file should be, with its article, for the message.
     """
     if is_file(path):
         return
@@ -49,32 +49,32 @@ def require_file(path: str | Path, what: str) -> None:
 
 @contextlib.contextmanager
 def foreign_reader(path: str | Path, expected: str) -> Iterator[None]:
-    """Turn whatever a foreign reader raises over a file into an `LLMInitError` that names it.
+    """Turn whatever another library raises while it reads a file into an `LLMInitError` that names the file.
 
-    Readers of foreign formats raise what their insides happen to raise over a broken file (``struct.error``,
-    ``IndexError``, ``AssertionError``, a panic of Rust, ...), so that no list of exceptions is complete. Errors of this
-    package pass.
+    Over a damaged file such a reader may raise anything (``struct.error``, ``IndexError``, ``AssertionError``, a panic
+    of Rust, ...), so that no list of exceptions is complete. An `LLMInitError` passes unchanged, and so does what
+    stops the process, such as `KeyboardInterrupt`.
 
     Parameters
     ----------
     path : path
         The file.
     expected : str
-        What it should hold, for the message.
+        What the file should hold, for the message.
     """
     try:
         yield
     except LLMInitError:
         raise
     except BaseException as error:
-        # A panic is no Exception; what stops the process is none either, and passes.
+        # A panic of Rust is no Exception. What stops the process is none either, and must pass.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise LLMInitError(f"{path} cannot be read ({reason(error)}): expected {expected}") from error
 
 
 def reason(error: BaseException) -> str:
-    """Return an exception in one short line: its kind and what it says."""
+    """Return an exception as one short line: its type and its message."""
     said = " ".join(str(error).split())
     shortened = said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON]} ..."
     return f"{type(error).__name__}: {shortened}" if shortened else type(error).__name__
@@ -82,12 +82,17 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give another name beside a file's to write to, and rename it in the end: a reader never sees a part.
+    """Yield a temporary path to write to, and rename it to the file at the end. A reader never sees a part of a file.
 
-    What was there before stays until then, and stays for good where anything is raised.
+    What was there before stays until then. If anything is raised, it stays for good.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
     """
     path = Path(path)
-    # Hidden, and another process may write the same file.
+    # Hidden from listings; with the process id, because another process may write the same file.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
         yield temporary
@@ -99,13 +104,13 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text as a `whole_file`."""
+    """Write a text in UTF-8 to a file that appears whole; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """Hash the content of files, one after the other."""
+    """Hash the contents of files, one after the other, as 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

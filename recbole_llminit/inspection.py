@@ -1,4 +1,4 @@
-"""A look at vectors before training, and at trained tables after it: lengths, angles, spectrum, neighbours."""
+"""What can be seen of vectors before training, and of trained tables: lengths, angles, spectrum, neighbors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_matrix
 
+from recbole_llminit.encode.dataset_texts import read_texts
 from recbole_llminit.encode.options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.config import Config
-from recbole_llminit.integration.model import build_model, find_tables, id_fields, read_vectors, training_interactions
-from recbole_llminit.integration.options import InitOptions
+from recbole_llminit.integration.dataset import id_fields, training_interactions
+from recbole_llminit.integration.init_inputs import InitInputs
+from recbole_llminit.integration.model import build_model_from, find_tables
+from recbole_llminit.integration.options import options_of
 from recbole_llminit.integration.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
-from recbole_llminit.strategies.base import unit_rows
+from recbole_llminit.strategies.base import Fit, unit_rows
+from recbole_llminit.strategies.canonical_correlation import CanonicalCorrelation, CanonicalDirections, CanonicalFit
 from recbole_llminit.strategies.co_consumption import item_degrees
-from recbole_llminit.strategies.projection import CanonicalCorrelation, Moments
+from recbole_llminit.strategies.projection import Moments
 from recbole_llminit.text_table import draw_table
-from recbole_llminit.vectors.embeddings import AlignedEmbeddings, vectors_of_all
+from recbole_llminit.vectors.embeddings import AlignedEmbeddings, aligned_in_order
+from recbole_llminit.vectors.tokens import examples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +39,7 @@ _SHOWN = 70
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbors:
     """The items nearest to one by cosine.
 
     Parameters
@@ -62,23 +68,22 @@ class Measurement:
     source : str
         Where it came from.
     rows, missing : int
-        How many have a row, and how many have none.
+        The numbers of items or users with a row, and without.
     lengths : tuple of float
-        The least, the median and the largest length of a row.
+        The smallest, the median and the largest length of a row.
     mean_cosine : float
-        The mean over all pairs of different rows, 0 for directions without a preference (anisotropy: Ethayarajh, EMNLP
-        2019). Rows of zeros are left out.
-    spectrum, centred : Spectrum
-        Of the rows as they are, and less their mean.
+        The mean cosine of all pairs of different rows: 0 for directions without a preference (anisotropy: Ethayarajh,
+        EMNLP 2019). Rows of zeros are not counted.
+    spectrum, centered : Spectrum
+        The singular values of the rows, and of the rows less their mean.
     variance : ndarray of float, shape [width]
-        Of each dimension.
+        The variance of each dimension.
     chosen : tuple of int
-        The dimensions that a strategy keeps; empty where it mixes all, or none is asked.
-    neighbours : tuple of Neighbours
-        Of the most popular items.
-    agreement : float or None
-        `That` of the vectors of co-consumed items, where it
-        was measured.
+        The dimensions that a strategy keeps; empty where it mixes all, or where no strategy is asked.
+    neighbors : tuple of Neighbors
+        The neighbors of the most popular items.
+    adjusted_correlation : float or None
+        The adjusted correlation of the vectors of co-consumed items (`CanonicalDirections`), where it was measured.
     """
 
     name: str
@@ -88,11 +93,11 @@ class Measurement:
     lengths: tuple[float, float, float]
     mean_cosine: float
     spectrum: Spectrum
-    centred: Spectrum
+    centered: Spectrum
     variance: npt.NDArray[np.float64] = field(compare=False)
     chosen: tuple[int, ...] = ()
-    neighbours: tuple[Neighbours, ...] = ()
-    agreement: float | None = None
+    neighbors: tuple[Neighbors, ...] = ()
+    adjusted_correlation: float | None = None
 
     @classmethod
     def of(
@@ -101,8 +106,8 @@ class Measurement:
         embeddings: AlignedEmbeddings,
         *,
         chosen: tuple[int, ...] = (),
-        neighbours: tuple[Neighbours, ...] = (),
-        agreement: float | None = None,
+        neighbors: tuple[Neighbors, ...] = (),
+        adjusted_correlation: float | None = None,
     ) -> Measurement:
         """Measure aligned vectors, a block at a time."""
         lengths, directions = np.zeros(embeddings.n_items), np.zeros(embeddings.width)
@@ -122,36 +127,42 @@ class Measurement:
             lengths=(float(of_rows.min()), float(np.median(of_rows)), float(of_rows.max())),
             mean_cosine=float(directions @ directions - pairs) / (pairs * (pairs - 1)) if pairs > 1 else 0.0,
             spectrum=Spectrum.of_gram(count * (moments.covariance + np.outer(moments.mean, moments.mean))),
-            centred=Spectrum.of_gram(count * moments.covariance),
+            centered=Spectrum.of_gram(count * moments.covariance),
             variance=np.diag(moments.covariance).copy(),
             chosen=chosen,
-            neighbours=neighbours,
-            agreement=agreement,
+            neighbors=neighbors,
+            adjusted_correlation=adjusted_correlation,
         )
 
     def __str__(self) -> str:
-        """Draw the figures as a table, and the neighbours below it."""
+        """Draw the figures as a table, and the neighbors below it."""
         width = len(self.variance)
         rows = [
             ["source", self.source],
             ["rows", f"{self.rows:,} of {width} dimensions; {self.missing:,} without"],
             ["length", "{:.4f} to {:.4f}, median {:.4f}".format(*(self.lengths[place] for place in (0, 2, 1)))],
             ["mean cosine", f"{self.mean_cosine:.3f} over all pairs"],
-            ["effective rank", f"{self.spectrum.effective_rank:.1f} (centred {self.centred.effective_rank:.1f})"],
+            ["effective rank", f"{self.spectrum.effective_rank:.1f} (centered {self.centered.effective_rank:.1f})"],
             [
                 "information abundance",
-                f"{self.spectrum.information_abundance:.1f} (centred {self.centred.information_abundance:.1f})",
+                f"{self.spectrum.information_abundance:.1f} (centered {self.centered.information_abundance:.1f})",
             ],
             ["variance", f"{self._directions_of(0.9)} of {width} directions hold 90%, {self._unused}"],
         ]
         if self.chosen:
             share = self.variance[list(self.chosen)].sum() / (self.variance.sum() or 1)
-            first = ", ".join(str(dimension) for dimension in self.chosen[:8]) + ", ..." * (len(self.chosen) > 8)
-            rows.append(["chosen", f"{len(self.chosen)} dimensions ({first}) hold {share:.0%} of the variance"])
-        if self.agreement is not None:
-            rows.append(["agreement", f"{self.agreement:.2f}, of the vectors of co-consumed items"])
+            rows.append(
+                [
+                    "chosen",
+                    f"{len(self.chosen)} dimensions ({examples(self.chosen, 8)}) hold {share:.0%} of the variance",
+                ]
+            )
+        if self.adjusted_correlation is not None:
+            rows.append(
+                ["adjusted correlation", f"{self.adjusted_correlation:.2f}, of the vectors of co-consumed items"]
+            )
         lines = [draw_table(["inspect", self.name], rows)]
-        for found in self.neighbours:
+        for found in self.neighbors:
             lines.append(f"{_shortened(found.item)} ({found.interactions:,} training interactions)")
             lines += [f"  {cosine:.3f}  {_shortened(other)}" for other, cosine in found.nearest]
         return "\n".join(lines)
@@ -163,7 +174,7 @@ class Measurement:
 
     def _directions_of(self, share: float) -> int:
         """Count the leading directions that hold a share of the variance."""
-        variances = np.asarray(self.centred.singular_values) ** 2
+        variances = np.asarray(self.centered.singular_values) ** 2
         return int(np.searchsorted(np.cumsum(variances), share * variances.sum()) + 1) if variances.any() else 0
 
 
@@ -205,17 +216,19 @@ class Inspection:
         figure = Figure(figsize=(4.6 * (1 + len(self.parts)), 3.4), layout="constrained")
         spectra, *variances = figure.subplots(1, 1 + len(self.parts))
         for part in self.parts:
-            values = np.asarray(part.centred.singular_values)
-            label = f"{part.name}: effective rank {part.centred.effective_rank:.0f}"
+            values = np.asarray(part.centered.singular_values)
+            label = f"{part.name}: effective rank {part.centered.effective_rank:.0f}"
             spectra.plot(np.arange(1, len(values) + 1), values / (values[0] or 1), label=label)
         spectra.set(
-            yscale="log", ylim=(1e-3, 1.5), xlabel="direction", ylabel="singular value over the largest, centred"
+            yscale="log", ylim=(1e-3, 1.5), xlabel="direction", ylabel="singular value over the largest, centered"
         )
         spectra.legend(frameon=False, fontsize=8, loc="lower left")
         for panel, part in zip(variances, self.parts, strict=True):
             kept = np.isin(np.arange(len(part.variance)), part.chosen)
             panel.bar(np.arange(len(kept)), part.variance, width=1, color=np.where(kept, "#d95f02", "#8c8c8c"))
-            panel.set(xlabel="dimension", ylabel="variance", title=part.name + ", chosen marked" * bool(part.chosen))
+            panel.set(
+                xlabel="dimension", ylabel="variance", title=f"{part.name}, chosen marked" if part.chosen else part.name
+            )
         for panel in (spectra, *variances):
             panel.spines[["top", "right"]].set_visible(False)
         figure.suptitle(self.title, fontsize=10)
@@ -234,7 +247,7 @@ def check_png(path: str | Path) -> None:
 
 
 def inspect_vectors(config: Config) -> Inspection:
-    """Measure the vectors of a configuration's dataset, and the tables of its model as they start from them.
+    """Measure the vectors of a configuration's dataset, and the tables of its model as initialized from them.
 
     Parameters
     ----------
@@ -244,29 +257,48 @@ def inspect_vectors(config: Config) -> Inspection:
     Raises
     ------
     LLMInitError
-        If there is no such strategy, or the model could not start from the vectors.
+        If there is no such strategy, or the model could not be initialized from the vectors.
     """
-    options = InitOptions.from_config(config)
+    options = options_of(config)
     if options.strategy is None or not options.strategy.needs_vectors:
         raise LLMInitError(f"init_strategy is {config['init_strategy']}, which reads no vectors: give one that does")
     dataset, train_data = load_data(config)
-    vectors = read_vectors(options, config, dataset)
-    model = build_model(config, train_data)
+    inputs = InitInputs.read(options, config, train_data)
+    if inputs is None or options.encode is None:
+        raise LLMInitError("init_strategy is none: a stock run has no vectors")
+    model = build_model_from(None, config, train_data)
+    fit = inputs.fit(model)
+    report = inputs.initialize_(model, fit)
     # Of a model's tables of several widths the items' first.
-    width = next(table.shape[1] for table in model.init_report.tables if table.side == "item")
-    found = _Dataset(config, dataset, train_data)
-    chosen = tuple(model.init_report.reductions[width].get("dimensions", ()))
-    notes, agreement = model.init_report.warnings, None
+    width = next(table.shape[1] for table in report.tables if table.side == "item")
+    chosen = tuple(report.reductions[width].get("dimensions", ()))
+    notes, adjusted_correlation = report.warnings, None
     try:
-        agreement = CanonicalCorrelation().agreement(vectors, 1, interactions=found.interactions)
+        adjusted_correlation = _canonical_directions(fit, inputs).adjusted_correlation
     except LLMInitError as error:
-        notes = (*notes, f"no agreement was measured: {error}")
-    neighbours = tuple(found.neighbours(vectors))
+        notes = (*notes, f"no adjusted correlation was measured: {error}")
+    items = _Items(config, dataset, inputs.interactions, options.encode)
     parts = (
-        Measurement.of("vectors", vectors, chosen=chosen, neighbours=neighbours, agreement=agreement),
-        *found.measure_tables(model, f"the start, {model.init_report.strategy}"),
+        Measurement.of(
+            "vectors",
+            inputs.vectors,
+            chosen=chosen,
+            neighbors=tuple(items.neighbors(inputs.vectors)),
+            adjusted_correlation=adjusted_correlation,
+        ),
+        *items.measure_tables(model, f"the initialization, {report.strategy}"),
     )
-    return Inspection(f"{config['dataset']}, {vectors.embeddings.encoder}", parts, notes)
+    return Inspection(f"{config['dataset']}, {inputs.vectors.embeddings.encoder}", parts, notes)
+
+
+def _canonical_directions(fit: Fit, inputs: InitInputs) -> CanonicalDirections:
+    """Return the canonical directions of the vectors under cca's defaults: those that the fit found, or new ones."""
+    defaults = CanonicalCorrelation()
+    if isinstance(fit, CanonicalFit):
+        found = fit.canonical
+        if found.embeddings is inputs.vectors and found.strategy == defaults:
+            return found
+    return defaults.fit(inputs.vectors, 1, interactions=inputs.interactions, seed=inputs.seed).canonical
 
 
 def inspect_checkpoint(path: str | Path, *, trust_pickles: bool = False) -> Inspection:
@@ -285,33 +317,33 @@ def inspect_checkpoint(path: str | Path, *, trust_pickles: bool = False) -> Insp
         If it is no checkpoint of RecBole's, or the model has no tables that can be found.
     """
     config, model, dataset, train_data, _, _ = load_data_and_model(path, trust_pickles=trust_pickles)
-    parts = _Dataset(config, dataset, train_data._dataset).measure_tables(model, str(path))
+    interactions = training_interactions(train_data._dataset, config)
+    encode = EncodeOptions.from_settings(config.final_config_dict, Path(config["data_path"]))
+    parts = _Items(config, dataset, interactions, encode).measure_tables(model, str(path))
     return Inspection(f"{config['dataset']}, {config['model']}, {Path(path).name}", tuple(parts))
 
 
-class _Dataset:
-    """What is needed of a dataset to name and order its items."""
+class _Items:
+    """The items of a dataset: their titles, how popular they are, and their nearest neighbors in a table."""
 
-    def __init__(self, config: Any, dataset: Any, train_data: Any) -> None:
+    def __init__(self, config: Any, dataset: Any, interactions: csr_matrix, encode: EncodeOptions) -> None:
         self._config = config
         self._dataset = dataset
-        self.interactions = training_interactions(train_data, config)
-        self._degrees = item_degrees(self.interactions)
+        self._degrees = item_degrees(interactions)
         self._tokens = {side: dataset.field2id_token[field] for side, field in id_fields(dataset).items()}
-        options = EncodeOptions.from_settings(config.final_config_dict, Path(config["data_path"]))
         # Vectors that came from elsewhere: there need not be any texts.
-        texts = options.read_texts() if options.text_file.is_file() else None
+        texts = read_texts(encode) if encode.text_file.is_file() else None
         self._texts = {} if texts is None else dict(zip(texts.ids, texts.texts, strict=True))
 
     def measure_tables(self, model: Any, source: str) -> Iterator[Measurement]:
         """Yield the measurements of a model's user and item tables, without ``[PAD]``."""
         for table in find_tables(model, self._config, self._dataset).tables:
             values = table.values[1:].float().cpu().numpy()
-            aligned = vectors_of_all(self._tokens[table.side], values, source, "")
-            neighbours = tuple(self.neighbours(aligned)) if table.side == "item" else ()
-            yield Measurement.of(table.label, aligned, neighbours=neighbours)
+            aligned = aligned_in_order(self._tokens[table.side], values, source, "")
+            neighbors = tuple(self.neighbors(aligned)) if table.side == "item" else ()
+            yield Measurement.of(table.label, aligned, neighbors=neighbors)
 
-    def neighbours(self, embeddings: AlignedEmbeddings) -> Iterator[Neighbours]:
+    def neighbors(self, embeddings: AlignedEmbeddings) -> Iterator[Neighbors]:
         """Yield the nearest of the most popular items that have a vector."""
         items = embeddings.items
         popular = items[np.argsort(-self._degrees[items], kind="stable")[:_QUERIES]]
@@ -324,7 +356,7 @@ class _Dataset:
         for item, row in zip(popular, cosines, strict=True):
             nearest = [other for other in np.argsort(-row, kind="stable")[:_NEAREST] if row[other] > -np.inf]
             named = tuple((self._title(other), float(row[other])) for other in nearest)
-            yield Neighbours(self._title(item), int(self._degrees[item]), named)
+            yield Neighbors(self._title(item), int(self._degrees[item]), named)
 
     def _title(self, item: int) -> str:
         token = str(self._tokens["item"][item])

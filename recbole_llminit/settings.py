@@ -1,6 +1,6 @@
-"""Settings read without RecBole: YAML files, ``--key=value`` arguments, and the values in them.
+"""Settings read without RecBole: YAML files, ``--key=value`` arguments, and their values.
 
-No value is evaluated: what is written as a literal is read as one, everything else is text.
+No value is evaluated as code: a literal is read as a literal, everything else is text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LITERALS = (str, int, float, bool, list, tuple, dict, type(None))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as RecBole reads it: ``1e-3`` is a number, and tuples may be written."""
+    """YAML as RecBole reads it: ``1e-3`` is a number, and there are tuples."""
 
 
 # Source: Config._build_yaml_loader in recbole/config/configurator.py.
@@ -47,14 +47,14 @@ _Loader.add_constructor(
 
 
 def read_yaml(text: str) -> Any:
-    """Read a YAML text; aliases may repeat what was said, but not without bound.
+    """Read a YAML text. Its aliases may expand to 100,000 values at most.
 
     Raises
     ------
     yaml.YAMLError
-        If it is not YAML, holds a tag that makes an object, an alias of itself, or aliases that make too much of it.
+        If the text is not YAML, a tag would make an object, an alias contains itself, or aliases expand to more values.
     RecursionError
-        If it is nested too deeply.
+        If the text is nested too deeply.
     """
     loader = _Loader(text)
     try:
@@ -62,28 +62,33 @@ def read_yaml(text: str) -> Any:
         if node is None:
             return None
         if _count_values(node, {}) > _MOST_VALUES:
-            raise yaml.YAMLError(f"it makes more than {_MOST_VALUES:,} values, those of an alias each time")
+            raise yaml.YAMLError(
+                f"it makes more than {_MOST_VALUES:,} values, counting those of an alias each time: expected fewer"
+            )
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
 def _count_values(node: yaml.Node, counted: dict[int, int]) -> int:
-    """Count the values below a node as they would be printed, those of an alias each time."""
+    """Count the values below a node as they would be printed: those of an alias each time it is used."""
     if isinstance(node, yaml.ScalarNode):
         return 1
     if id(node) not in counted:
-        # While it is counted; an alias of itself is none.
+        # 0 while the node is being counted: met again meanwhile, it contains itself.
         counted[id(node)] = 0
         inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         counted[id(node)] = 1 + sum(_count_values(part, counted) for part in inner)
     if not counted[id(node)]:
-        raise yaml.YAMLError("an alias names what it stands in")
+        raise yaml.YAMLError("an alias contains itself: expected values without cycles")
     return counted[id(node)]
 
 
 def read_value(text: str) -> Any:
-    """Read the text of an argument: a Python literal, a YAML list or mapping, ``true`` or ``false``, or text."""
+    """Return the value that an argument's text stands for.
+
+    That is a Python literal, ``true`` or ``false`` in any case, or a YAML list or mapping. Any other text stays a text.
+    """
     try:
         value = ast.literal_eval(text)
         return value if isinstance(value, _LITERALS) else text
@@ -99,20 +104,25 @@ def read_value(text: str) -> Any:
     return text
 
 
-def read_values(settings: Mapping[str, Any], *, but: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return settings with the texts among their values read, as `read_value`.
+def read_values(settings: Mapping[str, Any], *, text_prefixes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return settings with each value that is a text replaced by what `read_value` returns for it.
 
     Parameters
     ----------
     settings : mapping
-        Keys and values; values that are no texts stay as they are.
-    but : tuple of str
-        How keys begin whose texts stay texts.
+        Keys and values. A value that is not a text stays as it is.
+    text_prefixes : tuple of str
+        Prefixes of keys whose values stay texts.
+
+    Raises
+    ------
+    LLMInitError
+        If a key is not a text.
     """
     for key in settings:
         _check_key(key, "the configuration")
     return {
-        key: read_value(value) if isinstance(value, str) and not key.startswith(but) else value
+        key: read_value(value) if isinstance(value, str) and not key.startswith(text_prefixes) else value
         for key, value in settings.items()
     }
 
@@ -123,17 +133,17 @@ def _check_key(key: Any, where: object) -> None:
 
 
 def is_none(value: Any) -> bool:
-    """Whether a value means none, in YAML (``~``, ``null``, ``none``) or as an argument (``None``)."""
+    """Return whether a value means none: ``~``, ``null`` or ``none`` in YAML, ``None`` as an argument."""
     return value is None or str(value).lower() in ("none", "null")
 
 
 def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """Split ``--key=value`` arguments at the first ``=``.
+    """Split ``--key=value`` arguments at the first ``=`` into values by key.
 
     Raises
     ------
     LLMInitError
-        If an argument has another form (RecBole ignores it), or a key stands twice with different values.
+        If an argument has another form, which RecBole would ignore, or a key is given twice with different values.
     """
     parsed: dict[str, str] = {}
     for argument in arguments:
@@ -146,18 +156,18 @@ def parse_arguments(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def unknown_key(key: str, known: Sequence[str]) -> LLMInitError:
-    """Make the error for a key that nothing reads."""
+    """Make the error for a key that nothing reads; it names the nearest known key and all others."""
     normalized = key.replace("-", "_").lower()
     return LLMInitError(f"the key {key!r} is unknown{suggest(normalized, known)} ({', '.join(known)})")
 
 
 def read_yaml_file(path: str | Path) -> dict[str, Any]:
-    """Return the settings of a YAML file; none for an empty one.
+    """Return the settings of a YAML file; an empty dictionary for an empty file.
 
     Raises
     ------
     LLMInitError
-        If it is not there, is not YAML, is larger than 1 MB, or holds no mapping of texts.
+        If there is no such file, it is not YAML, it is larger than 1 MB, or it holds no mapping whose keys are texts.
     """
     path = Path(path)
     require_file(path, "a configuration file")
@@ -175,12 +185,19 @@ def read_yaml_file(path: str | Path) -> dict[str, Any]:
 
 
 def read_settings(paths: Sequence[str | Path], arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of YAML files, later ones winning, and of ``--key=value`` arguments, which win over all.
+    """Return the settings of YAML files and arguments. A later file wins over earlier ones, an argument over all files.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        YAML files; see `read_yaml_file`.
+    arguments : sequence of str
+        ``--key=value`` arguments; see `parse_arguments`.
 
     Raises
     ------
     LLMInitError
-        If a file is not there or holds no mapping, or an argument is not ``--key=value``.
+        If a file cannot be read or holds no mapping, or an argument has another form.
     """
     settings: dict[str, Any] = {}
     for path in as_paths(paths):
@@ -189,12 +206,12 @@ def read_settings(paths: Sequence[str | Path], arguments: Sequence[str]) -> dict
 
 
 def as_paths(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the paths of configuration files.
+    """Return the paths of configuration files as `Path`.
 
     Raises
     ------
     LLMInitError
-        If it is one path in the place of a list of them.
+        If a single path is given instead of a list of paths.
     """
     if isinstance(paths, str | Path) or not all(isinstance(path, str | Path) for path in paths):
         raise LLMInitError(f"config_file_list is {paths!r}: expected a list of paths")

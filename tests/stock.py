@@ -1,15 +1,19 @@
 """Stock RecBole, driven as its ``run_recbole`` does (without ``get_flops``); imports nothing of the package.
 
 As a script, ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 python tests/stock.py`` prints what ``tests/data/reference.json``
-holds. The committed file was made on NumPy 1.26.4, pandas 2.2.3 and SciPy 1.11.4, where RecBole 1.2.1 needs no mend
-but that environment variable.
+holds. The committed file was made on NumPy 1.26.4, pandas 2.2.3 and SciPy 1.11.4, where RecBole 1.2.1 needs no
+patch, only that environment variable.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -17,7 +21,7 @@ import torch
 DATA = Path(__file__).parent / "data"
 
 
-def stock_config(model, config_dict):
+def stock_config(model: str, config_dict: Mapping[str, Any]) -> Any:
     """RecBole's own configuration, which would read this process's arguments."""
     from recbole.config import Config
 
@@ -25,7 +29,7 @@ def stock_config(model, config_dict):
         return Config(model=model, config_dict=dict(config_dict))
 
 
-def run_stock(model, config_dict):
+def run_stock(model: str, config_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Train and test; return the trainer, per-epoch losses, and results."""
     from recbole.data import create_dataset, data_preparation
     from recbole.utils import get_model, get_trainer, init_seed
@@ -50,11 +54,11 @@ def run_stock(model, config_dict):
     }
 
 
-def _digest(values):
+def _digest(values: Iterable[Any]) -> str:
     return hashlib.sha256("\n".join(str(value) for value in values).encode()).hexdigest()
 
 
-def measure_ml100k(model, folder):
+def measure_ml100k(model: str, folder: str | Path) -> dict[str, Any]:
     """Statistics, id maps, splits and metrics of one epoch on ml-100k."""
     found = run_stock(model, {"dataset": "ml-100k", "epochs": 1, "checkpoint_dir": str(folder)})
     dataset = found["dataset"]
@@ -73,7 +77,7 @@ def measure_ml100k(model, folder):
     }
 
 
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "ratings": {},
     "labels": {"threshold": {"rating": 3}},
     "features": {"load_col": {"inter": ["user_id", "item_id"], "user": "*", "item": "*"}},
@@ -84,7 +88,7 @@ TINY = {
 }
 
 
-def measure_tiny(settings):
+def measure_tiny(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every feature of the tiny dataset, which has missing values of all kinds, as RecBole loads it."""
     from recbole.data import create_dataset
 

@@ -1,4 +1,4 @@
-"""A whole comparison: plan, trials, report."""
+"""A whole comparison: options, vectors, trials, report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recbole_llminit.compare.export import save_report
+from recbole_llminit.compare.estimate import estimate_seconds
 from recbole_llminit.compare.options import CompareOptions
-from recbole_llminit.compare.plan import Plan, make_plan
-from recbole_llminit.compare.report import Report
-from recbole_llminit.compare.runner import TRIALS, estimate_seconds, run_trials
+from recbole_llminit.compare.plan import Plan, check_comparison, make_plan
+from recbole_llminit.compare.reporting.export import save_report
+from recbole_llminit.compare.reporting.report import Report
+from recbole_llminit.compare.runner import TRIALS, lock_folder, run_trials
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.text_table import draw_table
 
@@ -37,41 +38,54 @@ def compare(
     Parameters
     ----------
     options : CompareOptions or mapping
-        What to compare; a mapping is read as a YAML file's content is.
+        What to compare. A mapping is read like the content of a YAML file.
     folder : path
-        Where trials and report go. Trials that are finished there are not run again: an interrupted comparison goes on,
-        and one with more seeds or initializations uses what it has.
+        Where trials and report go. Trials that have finished there are not run again: an interrupted comparison
+        continues, and one with more seeds or initializations uses the trials that are there.
     jobs : int, optional
-        How many processes train side by side, each on one torch thread; left out, the cores of this machine, or one
-        where there is a GPU.
+        How many processes train side by side, each on one torch thread. The default is the number of cores of this
+        machine, or one where there is a GPU.
     command : sequence of str
-        The command that made it, to stand in the report.
+        The command that asked for the comparison, to stand in the report.
 
     Returns
     -------
     Report
-        Of all that has finished; failed trials are named in ``problems``.
+        The report of all trials that have finished; failed trials are named in its ``problems``.
 
     Raises
     ------
     LLMInitError
-        Before the first trial: if a name, key or value is unknown, data or vectors are not there, the folder cannot be
-        written to, or the extra ``compare`` is not installed. After the last: if none has succeeded.
+        Before anything is encoded: if a name, key or value is unknown, data or given vectors are not there, the folder
+        cannot be written to, or the extra ``compare`` is not installed. Before the first trial: if vectors cannot be
+        made. After the last: if no trial has finished.
     """
     _require_extra()
     if not isinstance(options, CompareOptions):
         options = CompareOptions.from_settings(options)
-    folder, jobs = Path(folder), _jobs(jobs)
-    plan = make_plan(options, command)
-    printer = _Printer(plan, folder)
-    run_trials(plan, folder, jobs=jobs, settled=printer.settled)
+    folder, jobs = Path(folder), _read_jobs(jobs)
+    checked = check_comparison(options)
+    with lock_folder(folder):
+        checked.make_vectors()
+        plan = checked.plan(command)
+        run_trials(plan, folder, jobs=jobs, on_end=_Progress(plan, folder))
     return write_report(folder)
 
 
 def write_report(folder: str | Path) -> Report:
     """Write the report of the trials that have finished in a comparison's folder, and return it.
 
-    Where it cannot be written, as on a full disk, that is named in its ``problems``.
+    Where the report cannot be written, as on a full disk, this is named in its ``problems``.
+
+    Parameters
+    ----------
+    folder : path
+        The folder of the comparison.
+
+    Raises
+    ------
+    LLMInitError
+        If the folder holds no comparison, no trial has finished, or the extra ``compare`` is not installed.
     """
     _require_extra()
     report = Report.read(folder)
@@ -86,64 +100,96 @@ def write_report(folder: str | Path) -> Report:
 
 
 def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *, jobs: int | None = None) -> str:
-    """Return what a comparison would run, as a table, with an estimate of the time; train one short trial per model.
+    """Return what a comparison would run, as a table, with an estimate of the time; no vectors are made.
 
-    The estimate is an upper bound: every trial at its most epochs. Trials that are finished in the folder are counted
-    as such, and their times are used instead of a short trial's. No vectors are made.
+    The estimate is an upper bound, with the most epochs for every trial. For a model without a finished trial in the
+    folder, a short trial is trained to measure it.
+
+    Parameters
+    ----------
+    options, folder, jobs
+        As in `compare`.
+
+    Raises
+    ------
+    LLMInitError
+        If an option is refused, or a model cannot be trained.
     """
-    plan = make_plan(options, make_vectors=False)
-    jobs = _jobs(jobs)
+    plan, jobs = make_plan(options), _read_jobs(jobs)
     by_trial, total = estimate_seconds(plan, Path(folder), jobs=jobs)
-    lines = Counter((entry.dataset, entry.model) for entry in plan.entries)
-    rows = []
-    for (dataset, model), count in lines.items():
-        names = [name for name, trial in plan.trials.items() if (trial.dataset, trial.model) == (dataset, model)]
-        waiting = [by_trial[name] for name in names if name in by_trial]
-        rows.append(
-            [dataset, model, f"{count}", f"{len(names)}", f"{len(names) - len(waiting)}", _duration(sum(waiting))]
-        )
-    table = draw_table(["dataset", "model", "initializations x seeds", "trials", "finished", "at most"], rows)
-    initializations = ", ".join(initialization.label for initialization in options.initializations)
+    labels = ", ".join(initialization.label for initialization in options.initializations)
     return (
-        f"{table}\nstarts: {initializations}; seeds: {', '.join(map(str, options.seeds))}; tuned: "
-        f"{options.tune}\n"
-        f"{len(by_trial)} of {len(plan.trials)} trials are to be run: at most {_duration(total)} in {jobs} processes, "
-        f"if none stops early"
+        f"{_draw_plan(plan, by_trial)}\n"
+        f"initializations: {labels}; seeds: {', '.join(map(str, options.seeds))}; tuned: {options.tune}\n"
+        f"{len(by_trial)} of {len(plan.trials)} trials are to be run: at most {_describe_seconds(total)} in {jobs} "
+        f"processes, if none stops early"
     )
 
 
-class _Printer:
-    """Prints a line for each trial that finishes, and the table after each seed."""
+def _draw_plan(plan: Plan, by_trial: Mapping[str, float]) -> str:
+    """Draw a row for each model on each dataset.
+
+    Parameters
+    ----------
+    plan : Plan
+        The trials.
+    by_trial : mapping of str to float
+        The seconds of each trial that has not finished.
+    """
+    entries = Counter((entry.dataset, entry.model) for entry in plan.entries)
+    rows = []
+    for (dataset, model), count in entries.items():
+        names = [name for name, trial in plan.trials.items() if (trial.dataset, trial.model) == (dataset, model)]
+        seconds = [by_trial[name] for name in names if name in by_trial]
+        finished = len(names) - len(seconds)
+        rows.append([dataset, model, str(count), str(len(names)), str(finished), _describe_seconds(sum(seconds))])
+    return draw_table(["dataset", "model", "initializations x seeds", "trials", "finished", "at most"], rows)
+
+
+class _Progress:
+    """Prints a line for each trial that finishes, and the table whenever a seed has ended that is not the last.
+
+    Parameters
+    ----------
+    plan : Plan
+        The trials.
+    folder : Path
+        The folder of the comparison.
+    """
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self._plan = plan
         self._folder = folder
-        self._waiting = {
-            seed: {name for entry in plan.entries if entry.seed == seed for name in entry.trials}
-            for seed in dict.fromkeys(entry.seed for entry in plan.entries)
-        }
-        self._last = list(self._waiting)[-1]
+        self._waiting: dict[int, set[str]] = {}
+        for entry in plan.entries:
+            self._waiting.setdefault(entry.seed, set()).update(entry.trials)
+        self._last_seed = list(self._waiting)[-1]
 
-    def settled(self, name: str, *, now: bool) -> None:
+    def __call__(self, name: str, *, newly_finished: bool) -> None:
+        """Take the end of a trial, as `TrialListener`."""
         seed = self._plan.trials[name].settings["seed"]
         self._waiting[seed].discard(name)
-        if not now:
+        if not newly_finished:
             return
-        content = json.loads((self._folder / TRIALS / f"{name}.json").read_text(encoding="utf-8"))
-        epochs = f", epoch {content['curve'][-1]['epoch']}" if content["curve"] else ""
-        result = ", ".join(f"{metric} {value:.4f}" for metric, value in content["test_result"].items())
-        tqdm.write(f"{self._describe(name)}: {result} ({content['seconds']:.0f} s{epochs})", file=sys.stdout)
-        if not self._waiting[seed] and seed != self._last:
+        tqdm.write(self._describe_result(name), file=sys.stdout)
+        if not self._waiting[seed] and seed != self._last_seed:
             tqdm.write(f"\n{Report.read(self._folder).draw()}\n", file=sys.stdout)
 
-    def _describe(self, name: str) -> str:
-        """Name a trial by the first line that it stands for."""
-        trial = self._plan.trials[name]
+    def _describe_result(self, name: str) -> str:
+        content = json.loads((self._folder / TRIALS / f"{name}.json").read_text(encoding="utf-8"))
+        metrics = ", ".join(f"{metric} {value:.4f}" for metric, value in content["test_result"].items())
+        last_epoch = content["curve"][-1]["epoch"]
+        return f"{self._describe_trial(name)}: {metrics} ({content['seconds']:.0f} s, epoch {last_epoch})"
+
+    def _describe_trial(self, name: str) -> str:
+        """Name a trial by the first line of the report that it belongs to."""
+        settings = self._plan.trials[name].settings
         entry = next(entry for entry in self._plan.entries if name in entry.trials)
-        tuned = [f"{key} {trial.settings[key]}" for key in entry.tuned if key in trial.settings]
-        dropped = [] if entry.drop is None else [f"drop {entry.drop}"]
-        words = [entry.dataset, entry.model, entry.initialization, *tuned, *dropped, f"seed {entry.seed}"]
-        return " ".join(filter(None, words))
+        words = [entry.dataset, entry.model, entry.initialization]
+        words += [f"{key} {settings[key]}" for key in entry.tuned if key in settings]
+        if entry.drop is not None:
+            words.append(f"drop {entry.drop}")
+        return " ".join(filter(None, [*words, f"seed {entry.seed}"]))
 
 
 def _require_extra() -> None:
@@ -154,11 +200,11 @@ def _require_extra() -> None:
         )
 
 
-def _jobs(jobs: int | None) -> int:
+def _read_jobs(jobs: int | None) -> int:
     if jobs is None:
         import torch
 
-        # A GPU is one, however many cores stand beside it.
+        # However many cores stand beside a GPU, it trains one model at a time.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return 1 if torch.cuda.is_available() else cores
     if jobs < 1:
@@ -166,6 +212,8 @@ def _jobs(jobs: int | None) -> int:
     return jobs
 
 
-def _duration(seconds: float) -> str:
+def _describe_seconds(seconds: float) -> str:
     minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import csv
 import gzip
-import html
 import json
 import logging
 import re
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,48 +15,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_llminit.encode.cell_text import LONGEST_TEXT, as_text, clean, is_utf8
+from recbole_llminit.encode.text_template import TemplatePart, compose_text, join_fields, parse_template
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import foreign_reader, require_file
-from recbole_llminit.vectors.embeddings import examples
-from recbole_llminit.vectors.readers import read_delimited, read_parquet, split_header
+from recbole_llminit.vectors.data_frames import read_delimited, read_parquet_frame, split_header
+from recbole_llminit.vectors.tokens import examples
 
 _FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"
-_MISSING = {"", "nan", "none", "null", "na", "n/a", "<na>"}
 _SWITCHES = {"true", "false", "yes", "no"}
 _SAMPLE = 1000
 _TITLE = re.compile("title|^name$|(item|product|movie|book|song|track|game|business|place|recipe|app)_?name$", re.I)
 _NOT_A_TEXT = re.compile("(^|_)(id|ids|asin|isbn|ean|upc|url|urls|link|image|images|img|timestamp|date|time)$", re.I)
 _ADDRESS = re.compile(r"(https?://|www\.).")
-# Some 250,000 tokens, more than any encoder reads.
-_LONGEST_TEXT = 1_000_000
-# Parsing a list takes a hundred times its memory.
-_LONGEST_LIST = 100_000
-_DEEPEST_CELL = 50
-# Entities are encoded twice where a crawler did what the shop had done.
-_DECODINGS = 10
-_CLOSING = ")]}\u00bb\u201d\u2019\"'"
-_SEPARATORS = " \t.,;:|/-\u2013\u2014\u00b7\u2022"
+_SHOWN_COLUMNS = 8
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """The texts of items, each with its item token.
+    """The texts of items, each with the token of its item.
 
     Parameters
     ----------
     ids : tuple of str, shape [n]
-        Tokens of the items that have a text.
+        The tokens of the items that have a text.
     texts : tuple of str, shape [n]
-        Their texts: HTML entities decoded, white space normalised, never empty; of a field the first million
-        characters.
+        Their texts, never empty: HTML entities are decoded, white space is normalized, and of each field the first
+        million characters are used.
     without_text : tuple of str
-        Tokens of the items that have none.
+        The tokens of the items that have no text.
     fields : tuple of str
-        The fields the texts are made of.
+        The fields that the texts are made of.
     filled : tuple of int
-        How many items have each of the fields.
+        The number of items that have each of the fields.
     template : str
-        How they were put together.
+        How the fields are put together.
     source : str
         The file.
     """
@@ -74,7 +65,7 @@ class ItemTexts:
     source: str
 
     def __str__(self) -> str:
-        """Return the counts and the template, as a log line."""
+        """Return the counts and the template as a log line."""
         counts = ", ".join(f"{field} {count:,}" for field, count in zip(self.fields, self.filled, strict=True))
         return (
             f"{len(self.ids) + len(self.without_text):,} items in {self.source}, {len(self.without_text):,} without "
@@ -92,7 +83,7 @@ def read_item_texts(
     seq_separator: str = " ",
     encoding: str = "utf-8",
 ) -> ItemTexts:
-    """Return the text of every item of a file.
+    """Return the text of every item in a file.
 
     Parameters
     ----------
@@ -101,181 +92,47 @@ def read_item_texts(
     id_field : str
         The column of the item ids (RecBole's ``ITEM_ID_FIELD``).
     fields : sequence of str, optional
-        The fields of the text, in order. If neither fields nor template are given they are found: title-like fields
-        first, then other text; never ids or numbers alone.
+        The fields of the text, in order. If neither fields nor a template are given, `find_text_fields` chooses them.
     template : str, optional
-        How fields are put together, e.g. ``"{title}. Brand: {brand}"``. A missing field goes with the words before it;
-        an item without any of the fields has no text.
+        How fields are put together, e.g. ``"{title}. Brand: {brand}"``. Where an item lacks a field, the words before
+        that field are left out too. An item without any of the fields has no text.
     field_separator, seq_separator, encoding : str
-        Of the ``.item`` file, as in RecBole's configuration.
+        The form of the ``.item`` file, as in RecBole's configuration.
 
     Raises
     ------
     LLMInitError
-        If the file, the id column or a field is not there, the file cannot be read, the template is malformed, no field
-        is a text, or an item stands twice with different texts.
+        If the file, the id column or a field does not exist, the file cannot be read, the template is malformed, no
+        field is a text, or an item has two rows with different texts.
     """
     path = Path(path)
     require_file(path, f"texts ({_FORMATS})")
-    # Cells hold what a foreign reader put there, and may be of any kind.
+    # What follows raises over the cells too: a foreign reader may put values of any type into them.
     with foreign_reader(path, _FORMATS):
         table, separators = _read_table(path, field_separator, seq_separator, encoding)
-        return _compose_texts(path, table, separators, id_field, fields, template)
+        ids = _read_ids(table, path, id_field)
+        parts, template = _choose_template(table, path, id_field, fields, template)
+        columns = _read_fields(table, path, parts, separators)
+        texts = [compose_text(parts, values) for values in zip(*columns, strict=True)]
+        by_id = _one_text_per_item(ids, texts, template, path)
+    return ItemTexts(
+        ids=tuple(item for item, text in by_id.items() if text),
+        texts=tuple(text for text in by_id.values() if text),
+        without_text=tuple(item for item, text in by_id.items() if not text),
+        fields=tuple(part.field for part in parts),
+        filled=tuple(sum(map(bool, column)) for column in columns),
+        template=template,
+        source=str(path),
+    )
 
 
-def _compose_texts(
-    path: Path,
-    table: pd.DataFrame,
-    separators: Mapping[str, str],
-    id_field: str,
-    fields: Sequence[str] | None,
-    template: str | None,
-) -> ItemTexts:
+def _read_ids(table: pd.DataFrame, path: Path, id_field: str) -> list[str]:
     if id_field not in table.columns:
         raise LLMInitError(
-            f"{path} has no column {id_field} (it has {examples(list(table.columns), 8)}): expected the item ids in "
-            f"it, rename the column or set ITEM_ID_FIELD"
+            f"{path} has no column {id_field} (it has {_columns_of(table)}): expected the item ids in it, rename the "
+            f"column or set ITEM_ID_FIELD"
         )
-    ids = [_as_id(value, path) for value in table[id_field].to_numpy()]
-    if fields is not None and template is not None:
-        raise LLMInitError("llm_text_fields and llm_text_template are both set: the template names the fields, set one")
-    if template is None:
-        chosen = list(fields) if fields is not None else find_text_fields(table, id_field)
-        if not chosen:
-            raise LLMInitError(
-                f"no field of {path} is a text (it has {examples(list(table.columns), 8)}): name fields in "
-                f"llm_text_fields, or give a file with texts in llm_text_file"
-            )
-        # Not parsed: a column may be named og:title.
-        parts = [(". " if number else "", field, "") for number, field in enumerate(chosen)]
-        template = ". ".join(f"{{{field}}}" for field in chosen)
-    else:
-        parts = parse_template(template)
-    lacking = [field for _, field, _ in parts if field not in table.columns]
-    if lacking:
-        raise LLMInitError(
-            f"{path} has no field {', '.join(lacking)} (it has {examples(list(table.columns), 8)}): expected the "
-            f"fields of the template {template!r}"
-        )
-    cells = [[_as_text(value, separators.get(field)) for value in table[field].to_numpy()] for _, field, _ in parts]
-    cut = sum(len(text) > _LONGEST_TEXT for column in cells for text in column)
-    if cut:
-        logging.getLogger().warning(
-            f"{cut:,} texts of {path} are longer than {_LONGEST_TEXT:,} characters, more than any encoder reads: they "
-            f"are cut there"
-        )
-    columns = [[_clean(text) for text in column] for column in cells]
-    texts = [_compose(parts, values) for values in zip(*columns, strict=True)]
-    filled = tuple(sum(map(bool, column)) for column in columns)
-    return _by_item(ids, texts, tuple(field for _, field, _ in parts), filled, template, path)
-
-
-def find_text_fields(table: pd.DataFrame, id_field: str) -> list[str]:
-    """Return the fields of a table that are texts: title-like ones first, then the others in the table's order."""
-    found = [field for field in table.columns if field != id_field and _is_text(str(field), table[field])]
-    return sorted(found, key=lambda field: not _TITLE.search(str(field)))
-
-
-def parse_template(template: str) -> list[tuple[str, str, str]]:
-    """Split a template into fields, each with the words before it and the brackets or quotes that close after it.
-
-    Raises
-    ------
-    LLMInitError
-        If braces do not match, a field has a format of its own, or there is no field.
-    """
-    try:
-        pieces = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise LLMInitError(f"llm_text_template {template!r} is malformed ({error}): expected '{{title}} ...'") from None
-    parts: list[tuple[str, str, str]] = []
-    before = ""
-    for literal, field, form, conversion in pieces:
-        # An escaped brace ends a piece that has no field.
-        before += literal
-        if field is None:
-            continue
-        if field == "" or form or conversion:
-            raise LLMInitError(f"llm_text_template {template!r} is malformed: expected the names of fields in braces")
-        if parts:
-            closing = before[: len(before) - len(before.lstrip(_CLOSING))]
-            before = before.removeprefix(closing)
-            parts[-1] = (*parts[-1][:2], closing)
-        parts.append((before, field, ""))
-        before = ""
-    if parts:
-        parts[-1] = (*parts[-1][:2], before)
-    if not parts:
-        raise LLMInitError(f"llm_text_template {template!r} names no field: expected e.g. '{{title}}. {{brand}}'")
-    return parts
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text can be written; half a surrogate pair, as broken JSON and YAML have, cannot."""
-    with contextlib.suppress(UnicodeEncodeError):
-        return text.encode() is not None
-    return False
-
-
-def _compose(parts: Sequence[tuple[str, str, str]], values: Sequence[str]) -> str:
-    text = ""
-    for number, ((before, _, after), value) in enumerate(zip(parts, values, strict=True)):
-        if not value:
-            continue
-        if not text and number:
-            # What stood between two fields begins the text now.
-            before = before.lstrip(_SEPARATORS)
-        elif text.endswith((".", "!", "?")) and before.startswith("."):
-            before = before[1:]
-        text += before + value + after
-    return " ".join(text.split())
-
-
-def _clean(text: str) -> str:
-    """Decode HTML entities, also those encoded twice, normalise white space, and empty what means missing."""
-    text = text[:_LONGEST_TEXT]
-    for _ in range(_DECODINGS):
-        decoded = _decode(text)
-        if decoded == text:
-            break
-        text = decoded
-    if not text.isascii():
-        # A lone surrogate, as broken JSON has, is no UTF-8.
-        text = text.encode("utf-8", "ignore").decode()
-    text = " ".join(text.split())
-    return "" if text.lower() in _MISSING else text
-
-
-def _decode(text: str) -> str:
-    if "&" in text:
-        # Of a number with thousands of digits Python makes no character.
-        with contextlib.suppress(ValueError):
-            return html.unescape(text)
-    return text
-
-
-def _as_text(value: Any, separator: str | None = None, depth: int = 0) -> str:
-    """Return a cell as text; the members of lists and mappings are joined by commas."""
-    if depth > _DEEPEST_CELL:
-        raise ValueError(f"a cell holds lists in lists, more than {_DEEPEST_CELL} deep")
-    if isinstance(value, bytes):
-        # A Parquet column without its text annotation, as Hive writes it.
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        if value.startswith("[") and value.endswith("]") and len(value) <= _LONGEST_LIST:
-            # A list that was written into a cell of text.
-            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                return _as_text(ast.literal_eval(value), depth=depth + 1)
-        if separator is None or not separator.strip():
-            return value
-        return ", ".join(filter(None, (part.strip() for part in value.split(separator))))
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_as_text(member, depth=depth + 1)}" for key, member in value.items())
-    if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(filter(None, (_as_text(member, depth=depth + 1) for member in value)))
-    if value is None or pd.isna(value):
-        return ""
-    return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
+    return [_as_id(value, path) for value in table[id_field].to_numpy()]
 
 
 def _as_id(value: Any, path: Path) -> str:
@@ -294,13 +151,67 @@ def _as_id(value: Any, path: Path) -> str:
     return token
 
 
+def _columns_of(table: pd.DataFrame) -> str:
+    return examples(list(table.columns), _SHOWN_COLUMNS)
+
+
+def _choose_template(
+    table: pd.DataFrame, path: Path, id_field: str, fields: Sequence[str] | None, template: str | None
+) -> tuple[list[TemplatePart], str]:
+    """Return the parts of the template given, of the fields given, or of the fields found, and the template."""
+    if fields is not None and template is not None:
+        raise LLMInitError("llm_text_fields and llm_text_template are both set: the template names the fields, set one")
+    if template is not None:
+        parts = parse_template(template)
+    else:
+        chosen = list(fields) if fields is not None else find_text_fields(table, id_field)
+        if not chosen:
+            raise LLMInitError(
+                f"no field of {path} is a text (it has {_columns_of(table)}): name fields in llm_text_fields, or give "
+                f"a file with texts in llm_text_file"
+            )
+        # Not parsed from the template: a column may have a name such as og:title.
+        parts = join_fields(chosen)
+        template = ". ".join(f"{{{field}}}" for field in chosen)
+    lacking = [part.field for part in parts if part.field not in table.columns]
+    if lacking:
+        raise LLMInitError(
+            f"{path} has no field {', '.join(lacking)} (it has {_columns_of(table)}): expected the fields of the "
+            f"template {template!r}"
+        )
+    return parts, template
+
+
+def _read_fields(
+    table: pd.DataFrame, path: Path, parts: Sequence[TemplatePart], separators: Mapping[str, str]
+) -> list[list[str]]:
+    """Return the cleaned texts of each field, one list per part of the template; warn of those that are cut."""
+    cells = [[as_text(value, separators.get(part.field)) for value in table[part.field].to_numpy()] for part in parts]
+    cut = sum(len(text) > LONGEST_TEXT for column in cells for text in column)
+    if cut:
+        _logger.warning(
+            f"{cut:,} texts of {path} are longer than {LONGEST_TEXT:,} characters, more than any encoder reads: they "
+            f"are cut there"
+        )
+    return [[clean(text) for text in column] for column in cells]
+
+
+def find_text_fields(table: pd.DataFrame, id_field: str) -> list[str]:
+    """Return the fields of a table that are texts: title-like fields first, then the others in the table's order.
+
+    Fields that hold only ids, numbers, dates, addresses or switches are no texts.
+    """
+    found = [field for field in table.columns if field != id_field and _is_text(str(field), table[field])]
+    return sorted(found, key=lambda field: not _TITLE.search(str(field)))
+
+
 def _is_text(name: str, column: pd.Series) -> bool:
-    """Whether most of a column's first values are words: not numbers, ids, dates, addresses or vectors."""
+    """Return whether most of a column's first values are words: not numbers, ids, dates, addresses or vectors."""
     if _NOT_A_TEXT.search(name) or pd.api.types.is_numeric_dtype(column):
         return False
     values: list[str] = []
     for value in column.to_numpy():
-        text = _clean(_as_text(value))
+        text = clean(as_text(value))
         if text:
             values.append(text)
         if len(values) == _SAMPLE:
@@ -312,23 +223,16 @@ def _is_text(name: str, column: pd.Series) -> bool:
 
 
 def _is_code(text: str) -> bool:
-    """Whether a text is one word with a digit in it (B001FB5IIC, 2016-11-01, 4.5, $12.99), or an address."""
+    """Return whether a text is one word with a digit in it (B001FB5IIC, 2016-11-01, 4.5, $12.99), or an address."""
     return " " not in text and bool(re.search(r"\d", text) or _ADDRESS.match(text))
 
 
-def _by_item(
-    ids: list[str],
-    texts: list[str],
-    fields: tuple[str, ...],
-    filled: tuple[int, ...],
-    template: str,
-    path: Path,
-) -> ItemTexts:
+def _one_text_per_item(ids: Sequence[str], texts: Sequence[str], template: str, path: Path) -> dict[str, str]:
     by_id: dict[str, str] = {}
     conflicting = [item for item, text in zip(ids, texts, strict=True) if by_id.setdefault(item, text) != text]
     if conflicting:
         raise LLMInitError(
-            f"{path} has {len(conflicting):,} rows of an item that stands there with another text "
+            f"{path} has {len(conflicting):,} rows of an item that an earlier row gives another text "
             f"({examples(conflicting)}): expected one text for each item, remove the others"
         )
     if not any(by_id.values()):
@@ -336,40 +240,32 @@ def _by_item(
             f"none of the {len(by_id):,} items of {path} has a text by the template {template!r}: check the fields, or "
             f"give a file with texts in llm_text_file"
         )
-    return ItemTexts(
-        tuple(item for item, text in by_id.items() if text),
-        tuple(text for text in by_id.values() if text),
-        tuple(item for item, text in by_id.items() if not text),
-        fields,
-        filled,
-        template,
-        str(path),
-    )
+    return by_id
 
 
 def _read_table(
     path: Path, field_separator: str, seq_separator: str, encoding: str
 ) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read a table of text cells, and the separator of those columns whose cells are sequences."""
-    form = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if form == ".item":
-        # Quotes are part of a title here: RecBole's files are not written with quoting.
+    """Read a table, and the separator of each column whose cells are sequences written as text."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".item":
+        # RecBole's files are written without quoting: quotes are part of a title.
         table = read_delimited(path, field_separator, quoting=csv.QUOTE_NONE, encoding=encoding)
         kinds = split_header(table.columns)
         table.columns = list(kinds)
         table = table[[field for field, kind in kinds.items() if not kind.startswith("float")]]
         return table, {field: seq_separator for field, kind in kinds.items() if kind == "token_seq"}
-    if form in (".csv", ".tsv"):
-        return read_delimited(path, "," if form == ".csv" else "\t"), {}
-    if form in (".jsonl", ".json", ".ndjson"):
+    if suffix in (".csv", ".tsv"):
+        return read_delimited(path, "," if suffix == ".csv" else "\t"), {}
+    if suffix in (".jsonl", ".json", ".ndjson"):
         return _read_json_lines(path), {}
-    if form == ".parquet":
-        return read_parquet(path), {}
-    raise LLMInitError(f"{path} is not a form of texts that can be read: expected {_FORMATS}")
+    if suffix == ".parquet":
+        return read_parquet_frame(path), {}
+    raise LLMInitError(f"{path} has no format of texts that can be read: expected {_FORMATS}")
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
-    """Read a JSON object a line; pandas would drop half a surrogate pair from an id in silence."""
+    """Read a JSON object per line; pandas would silently drop half a surrogate pair from an id."""
     rows = []
     opener: Any = gzip.open if path.suffix.lower() == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig") as lines:
@@ -377,7 +273,7 @@ def _read_json_lines(path: Path) -> pd.DataFrame:
             row = json.loads(line) if line.strip() else {}
             if not isinstance(row, dict):
                 kind = type(row).__name__
-                raise LLMInitError(f"{path} holds a {kind} in line {number}: expected a JSON object a line")
+                raise LLMInitError(f"{path} holds a {kind} in line {number}: expected a JSON object on each line")
             if row:
                 rows.append(row)
     unwritable = [field for field in {field for row in rows for field in row} if not is_utf8(field)]

@@ -1,37 +1,29 @@
-"""The ``llm_*`` keys of the encoder's side, read and checked once, with or without RecBole."""
+"""The ``llm_*`` keys that say how item texts are encoded: read and checked once, with or without RecBole.
+
+`EncodeOptions` is a plain description. It opens no file of the dataset and no model.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
+from recbole_llminit.encode.cell_text import is_utf8
+from recbole_llminit.encode.encoder import POOLINGS, PRECISIONS, EncoderSettings
 from recbole_llminit.encode.endpoint_encoder import PREFIX, resolve_base_url
-from recbole_llminit.encode.item_text import ItemTexts, is_utf8, read_item_texts
-from recbole_llminit.encode.sentence_encoder import (
-    COMMIT,
-    POOLINGS,
-    PRECISIONS,
-    EncoderSettings,
-    hash_folder,
-    local_folder,
-)
+from recbole_llminit.encode.model_files import local_folder
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.files import exists, foreign_reader, is_file, is_folder
 from recbole_llminit.settings import is_none, read_settings, read_yaml, unknown_key
 from recbole_llminit.suggest import suggest
-from recbole_llminit.vectors.embeddings import examples
-from recbole_llminit.vectors.store import DEFAULT_CACHE
+from recbole_llminit.vectors.cache import DEFAULT_CACHE
 
 LLM_KEYS = (
     "llm_encoder",
@@ -49,7 +41,7 @@ LLM_KEYS = (
     "llm_text_template",
     "llm_cache_dir",
 )
-"""The configuration keys of the encoder's side, but for ``llm_embedding``, which names vectors that are there."""
+"""The keys that say how item texts are encoded. ``llm_embedding``, the path of existing vectors, is not one of them."""
 
 _RECBOLE_KEYS = (
     "dataset",
@@ -61,26 +53,26 @@ _RECBOLE_KEYS = (
     "show_progress",
 )
 _DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-_NOT_OF_THE_VECTORS = ("llm_device", "llm_batch_size", "llm_timeout", "llm_cache_dir")
-_DECIDED_BY_THE_SERVICE = ("llm_revision", "llm_pooling", "llm_max_length", "llm_device")
-_OF_AN_ENDPOINT = ("llm_base_url", "llm_timeout")
+_CHANGES_NO_VECTOR = ("llm_device", "llm_batch_size", "llm_timeout", "llm_cache_dir")
+_DECIDED_BY_SERVICE = ("llm_revision", "llm_pooling", "llm_max_length", "llm_device")
+_OF_ENDPOINTS = ("llm_base_url", "llm_timeout")
 _LONGEST_NAME = 255
 _LONGEST_TIMEOUT = 86_400
 
 
 def check_dataset_name(name: Any) -> None:
-    """Raise `LLMInitError` for a dataset's name that is not the name of one folder.
+    """Raise `LLMInitError` where the name of a dataset is not the name of one folder.
 
-    The name becomes part of paths that are read and written: with a separator in it, it would lead out of the dataset's
-    and the cache's folder.
+    The name becomes part of paths that are read and written: a separator in it would lead out of the folders of the
+    dataset and the cache.
     """
     expected = "expected the name of a folder in data_path, such as ml-100k"
     if not isinstance(name, str):
         raise LLMInitError(f"dataset is {name!r}, a {type(name).__name__}: {expected}, put it in quotes")
     if not is_utf8(name):
-        raise LLMInitError(f"dataset is {name!r}, which is no UTF-8 text: {expected}")
+        raise LLMInitError(f"dataset is {name!r}, which cannot be encoded in UTF-8: {expected}")
     if name.strip() in ("", ".", "..") or set(name) & set("/\\\0"):
-        raise LLMInitError(f"dataset is {name!r}: {expected}, and where it lies in data_path")
+        raise LLMInitError(f"dataset is {name!r}: {expected}; set the path of the folder above it in data_path")
     if len(name.encode()) > _LONGEST_NAME:
         raise LLMInitError(
             f"dataset is {name[:40]!r}..., {len(name.encode()):,} bytes long: {expected}, at most {_LONGEST_NAME} bytes"
@@ -89,7 +81,7 @@ def check_dataset_name(name: Any) -> None:
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """The ``llm_*`` keys of the encoder's side, checked.
+    """The ``llm_*`` keys that say how item texts are encoded, checked.
 
     Parameters
     ----------
@@ -100,19 +92,19 @@ class EncodeOptions:
     own_texts : bool
         Whether ``llm_text_file`` is set.
     interactions : Path
-        The dataset's ``.inter`` file, which may not be there.
+        The dataset's ``.inter`` file, which need not exist.
     text_fields, text_template
-        From the keys of the same names.
+        ``llm_text_fields`` and ``llm_text_template``.
     id_field, field_separator, seq_separator, encoding : str
-        RecBole's ``ITEM_ID_FIELD`` and the form of its files.
+        RecBole's ``ITEM_ID_FIELD`` and the format of its files.
     encoder : EncoderSettings
-        From ``llm_encoder`` and the keys of how it is used.
+        ``llm_encoder`` and the keys that say how it is used.
     cache_dir : Path
         ``llm_cache_dir``.
     show_progress : bool
-        RecBole's key.
+        RecBole's ``show_progress``.
     are_default : bool
-        Whether no key that changes a vector is set.
+        Whether none of the keys that change a vector is set.
     """
 
     dataset: str
@@ -144,7 +136,7 @@ class EncodeOptions:
         Raises
         ------
         LLMInitError
-            If a value is unknown, or two do not go together.
+            If a value is invalid, or two keys contradict each other.
         """
         values = {key: None if is_none(settings.get(key)) else settings[key] for key in LLM_KEYS}
         dataset = settings["dataset"]
@@ -164,7 +156,7 @@ class EncodeOptions:
             encoder=_encoder_settings(values),
             cache_dir=_path(values, "llm_cache_dir") or Path(DEFAULT_CACHE).expanduser(),
             show_progress=str(settings.get("show_progress", True)).lower() not in ("false", "0"),
-            are_default=not any(values[key] is not None for key in LLM_KEYS if key not in _NOT_OF_THE_VECTORS),
+            are_default=not any(values[key] is not None for key in LLM_KEYS if key not in _CHANGES_NO_VECTOR),
         )
 
     @classmethod
@@ -174,7 +166,8 @@ class EncodeOptions:
         Raises
         ------
         LLMInitError
-            If no dataset is given, or a key or value is unknown; other keys of a file are RecBole's and let be.
+            If no dataset is given, or an ``llm_*`` key, an argument or a value is unknown. Other keys of a file are
+            RecBole's, and ignored.
         """
         settings = read_settings(paths, arguments)
         known = (*LLM_KEYS, *_RECBOLE_KEYS)
@@ -190,120 +183,21 @@ class EncodeOptions:
         check_dataset_name(settings["dataset"])
         return cls.from_settings(settings, _dataset_folder(settings))
 
-    def read_texts(self) -> ItemTexts:
-        """Read the text of every item, before any filter of RecBole's.
-
-        Raises
-        ------
-        LLMInitError
-            If there are none.
-        """
-        folder = self.text_file.parent
-        if not self.own_texts and not is_folder(folder):
-            with foreign_reader(folder.parent, "a folder of datasets"):
-                paths = folder.parent.iterdir() if is_folder(folder.parent) else ()
-                there = [path.name for path in paths if is_folder(path)]
-            raise LLMInitError(
-                f"there is no folder {folder} of the dataset {self.dataset} (looked in {Path.cwd()})"
-                f"{suggest(self.dataset, there)}; check dataset and data_path"
-            )
-        if not exists(self.text_file):
-            raise LLMInitError(
-                f"there is no {self.text_file} with the texts of {self.dataset}'s items (looked in {Path.cwd()}): give "
-                f"a table with {self.id_field} and texts (CSV, JSON lines, Parquet) in llm_text_file, or vectors you "
-                f"have in llm_embedding"
-            )
-        texts = read_item_texts(
-            self.text_file,
-            id_field=self.id_field,
-            fields=self.text_fields,
-            template=self.text_template,
-            field_separator=self.field_separator,
-            seq_separator=self.seq_separator,
-            encoding=self.encoding,
-        )
-        if self.own_texts and is_file(self.interactions):
-            self._check_ids(texts)
-        return texts
-
-    def _check_ids(self, texts: ItemTexts) -> None:
-        """Compare the ids of a table of the user's own with the dataset's, before anything is encoded."""
-        with foreign_reader(self.interactions, "RecBole's table of interactions"):
-            table = pd.read_csv(
-                self.interactions,
-                sep=self.field_separator,
-                usecols=lambda name: str(name).partition(":")[0] == self.id_field,
-                dtype=str,
-                encoding=self.encoding,
-                engine="c" if len(self.field_separator) == 1 else "python",
-            )
-        if table.empty:
-            return
-        items = pd.Index(table.iloc[:, 0].unique())
-        known = int(items.isin(texts.ids).sum())
-        compared = (
-            f"{known:,} of {len(items):,} items of {self.interactions.name} have a text in {self.text_file} (there: "
-            f"{examples(list(items))}; texts: {examples(texts.ids)})"
-        )
-        if not known:
-            raise LLMInitError(f"{compared}: expected the dataset's item ids in {self.id_field}")
-        if known < len(items) / 2:
-            logging.getLogger().warning(f"only {compared}: check that the file belongs to the dataset")
-
-    @cached_property
-    def metadata(self) -> dict[str, Any]:
-        """The encoder metadata that are known before it is loaded; a local folder's content is hashed here."""
-        encoder = self.encoder
-        metadata: dict[str, Any] = {
-            "model": encoder.model,
-            "revision": None,
-            "pooling": encoder.pooling,
-            "prompt": encoder.prompt,
-            "max_length": encoder.max_length,
-            "dtype": encoder.dtype,
-        }
-        if self.own_texts:
-            # Another table has other items: its name keeps them apart.
-            metadata["text_file"] = self.text_file.name
-        folder = local_folder(encoder.model)
-        if encoder.model.startswith(PREFIX):
-            metadata["base_url"] = encoder.base_url
-        elif folder is not None:
-            metadata["model"] = "/".join(folder.resolve().parts[-2:])
-            metadata["revision"] = hash_folder(folder)
-        else:
-            metadata["ref"] = encoder.revision or "main"
-            if COMMIT.fullmatch(metadata["ref"]):
-                metadata["revision"] = metadata["ref"]
-        return metadata
-
 
 def _encoder_settings(values: Mapping[str, Any]) -> EncoderSettings:
     model = _text(values, "llm_encoder") or _DEFAULT_ENCODER
     endpoint = model.startswith(PREFIX)
-    if model.strip() == PREFIX:
-        raise LLMInitError(f"llm_encoder is {model!r}, which names no model: write llm_encoder: openai:<model>")
     if endpoint:
-        for key in _DECIDED_BY_THE_SERVICE:
-            if values[key] is not None:
-                raise LLMInitError(f"{key} is set, and {model} decides it itself: remove {key}")
-    for key in () if endpoint else _OF_AN_ENDPOINT:
-        if values[key] is not None:
-            raise LLMInitError(f"{key} is set, and {model} is no endpoint: write llm_encoder: openai:<model>")
-    if model.startswith(("/", "~", ".")) and local_folder(model) is None:
-        raise LLMInitError(f"llm_encoder is {model}, and no folder is there (looked in {Path.cwd()}): check the path")
-    dtype = _one_of(values, "llm_dtype", PRECISIONS)
-    if endpoint and dtype == "bfloat16":
-        raise LLMInitError(
-            f"llm_dtype is bfloat16, and vectors of {model} are stored as float32 or float16: choose one"
-        )
+        _check_endpoint(model, values)
+    else:
+        _check_local_model(model, values)
     return EncoderSettings(
         model=model,
         revision=_text(values, "llm_revision"),
         pooling=_one_of(values, "llm_pooling", POOLINGS),
         prompt=_text(values, "llm_prompt"),
         max_length=_count(values, "llm_max_length"),
-        dtype=dtype,
+        dtype=_one_of(values, "llm_dtype", PRECISIONS),
         device=_text(values, "llm_device"),
         batch_size=_count(values, "llm_batch_size"),
         base_url=resolve_base_url(_text(values, "llm_base_url")) if endpoint else None,
@@ -311,12 +205,32 @@ def _encoder_settings(values: Mapping[str, Any]) -> EncoderSettings:
     )
 
 
+def _check_endpoint(model: str, values: Mapping[str, Any]) -> None:
+    if model.strip() == PREFIX:
+        raise LLMInitError(f"llm_encoder is {model!r}, which names no model: write llm_encoder: openai:<model>")
+    for key in _DECIDED_BY_SERVICE:
+        if values[key] is not None:
+            raise LLMInitError(f"{key} is set, and {model} decides it itself: remove {key}")
+    if values["llm_dtype"] == "bfloat16":
+        raise LLMInitError(
+            f"llm_dtype is bfloat16, and vectors of {model} are stored as float32 or float16: choose one"
+        )
+
+
+def _check_local_model(model: str, values: Mapping[str, Any]) -> None:
+    for key in _OF_ENDPOINTS:
+        if values[key] is not None:
+            raise LLMInitError(f"{key} is set, and {model} is no endpoint: write llm_encoder: openai:<model>")
+    if model.startswith(("/", "~", ".")) and local_folder(model) is None:
+        raise LLMInitError(f"llm_encoder is {model}, and no folder is there (looked in {Path.cwd()}): check the path")
+
+
 def _text(values: Mapping[str, Any], key: str) -> str | None:
     value = values.get(key)
     if value is not None and not isinstance(value, str | Path):
         raise LLMInitError(f"{key} is {value!r}, a {type(value).__name__}: expected a text, put it in quotes")
     if value is not None and not is_utf8(str(value)):
-        raise LLMInitError(f"{key} is {str(value)!r}, which is no UTF-8: expected text")
+        raise LLMInitError(f"{key} is {str(value)!r}, which cannot be encoded in UTF-8: expected text")
     return None if value is None else str(value)
 
 
@@ -363,7 +277,7 @@ def _count(values: Mapping[str, Any], key: str) -> int | None:
 
 def _fields(value: Any) -> tuple[str, ...] | None:
     if isinstance(value, str):
-        # On the command line: title,brand or [title, brand].
+        # The command line gives a text: title,brand or [title, brand].
         with contextlib.suppress(yaml.YAMLError, RecursionError, ValueError):
             value = read_yaml(value if value.startswith("[") else f"[{value}]")
     if value is None:
@@ -374,7 +288,7 @@ def _fields(value: Any) -> tuple[str, ...] | None:
 
 
 def _dataset_folder(settings: Mapping[str, Any]) -> Path:
-    """Return the folder in which RecBole looks for a dataset; ml-100k comes with RecBole."""
+    """Return the folder in which RecBole looks for a dataset; RecBole itself contains ml-100k."""
     dataset = str(settings["dataset"])
     recbole = importlib.util.find_spec("recbole")
     if dataset == "ml-100k" and recbole is not None and recbole.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Rows of a table that training leaves as they are."""
+"""Frozen rows: rows of a table that training leaves as they are (``init_trainable: False``)."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
-from recbole_llminit.initialization.tables import EmbeddingTable, view
+from recbole_llminit.initialization.embedding_table import EmbeddingTable, view
 
-# By parameter: the arguments of `view`, and the ids within it.
+# For each parameter the arguments of `view`, and the ids of the frozen rows in that view.
 _frozen: Any = WeakIdKeyDictionary()
-# What stood in the frozen rows before the step that an optimizer is in.
+# For each optimizer that is in a step: the frozen rows as they were before it.
 _before_step: Any = weakref.WeakKeyDictionary()
 
 
 def freeze_rows_(table: EmbeddingTable, ids: Tensor) -> None:
-    """Keep rows of a table bit for bit as they are, whatever optimizer trains it.
+    """Keep rows of a table as they are, bit for bit, whatever optimizer trains the table.
 
-    Their gradients are zeroed, so that they count neither in a clipped norm nor in a momentum; and because that is not
-    enough (weight decay moves a row without gradient), they are put back after each step of any torch optimizer in
-    this process. Other writes, such as loading a checkpoint in place or a ``max_norm``, are free.
+    The gradients of the rows are set to zero, so that they count neither in a clipped norm nor in a momentum. That is
+    not enough, since weight decay moves a row without gradient: so the rows are also restored after each step of any
+    torch optimizer in this process. Other writes are not undone, such as loading a checkpoint in place or ``max_norm``.
 
     Parameters
     ----------
     table : EmbeddingTable
-        Stays in the model's ``state_dict`` as it was, and trainable for its other rows. A table that the model itself
-        has frozen stays so.
+        The table. It stays in the model's ``state_dict`` as it was, and its other rows stay trainable. A table that the
+        model itself has frozen stays frozen.
     ids : Tensor of int64, shape [k]
-        The users or items whose rows are frozen; they replace those frozen in this parameter before.
+        The users or items whose rows are frozen. They replace the rows that were frozen in this parameter before.
     """
     _freeze(table.weight, {"first": table.first, "rows": table.rows, "columns": table.columns, "ids": ids})
 
 
 def frozen_rows(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Return what is frozen in a model, by parameter name, in numbers and tensors alone."""
+    """Return the frozen rows of a model by parameter name, as numbers and tensors, which a checkpoint can hold."""
     return {name: dict(_frozen[weight]) for name, weight in model.named_parameters() if weight in _frozen}
 
 
 def freeze_again_(model: nn.Module, frozen: Mapping[str, Mapping[str, Any]]) -> None:
-    """Freeze in a model what `frozen_rows` returned of another one."""
+    """Freeze in a model the rows that `frozen_rows` returned for another one."""
     parameters = dict(model.named_parameters())
     for name, rows in frozen.items():
         _freeze(parameters[name], rows)

@@ -1,14 +1,13 @@
-"""Fewer training interactions, to see how a model fares with colder users and items."""
+"""Drops training interactions (``drop_train``), to see how a model ranks for users and items with fewer of them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from logging import getLogger
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from recbole.utils import ModelType
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.settings import is_none
@@ -16,15 +15,24 @@ from recbole_llminit.settings import is_none
 Drop = float | Literal["all_but_one"]
 Prepared = TypeVar("Prepared")
 
+_logger = logging.getLogger(__name__)
+
 
 def read_drop(config: Any) -> Drop | None:
     """Read the key ``drop_train`` of a RecBole configuration.
 
+    Returns
+    -------
+    float, "all_but_one" or None
+        The share of the training interactions to drop; or all but one of each user's; or none.
+
     Raises
     ------
     LLMInitError
-        If it is neither none, nor a share between 0 and 1, nor ``all_but_one``, or the model is trained on sequences.
+        If the value is none of these, the model is trained on sequences, or the data comes split from a file.
     """
+    from recbole.utils import ModelType
+
     value = config["drop_train"]
     if is_none(value):
         return None
@@ -36,31 +44,33 @@ def read_drop(config: Any) -> Drop | None:
         )
     if config["MODEL_TYPE"] == ModelType.SEQUENTIAL:
         raise LLMInitError(
-            f"drop_train is set and {config['model']} is trained on sequences, which a dropped interaction would stay "
-            f"in: leave drop_train out, or choose a model that is not sequential"
+            f"drop_train is set, but {config['model']} is trained on sequences, which would still contain the dropped "
+            f"interactions: leave drop_train out, or choose a model that is not sequential"
         )
     if config["dataloaders_save_path"]:
-        raise LLMInitError("drop_train is set, and dataloaders_save_path loads data that is split already: drop one")
+        raise LLMInitError(
+            "drop_train is set, but dataloaders_save_path loads data that is split already: leave one of them out"
+        )
     return value  # type: ignore[no-any-return]
 
 
 def kept_interactions(users: npt.NDArray[Any], drop: Drop, seed: int) -> npt.NDArray[np.int64]:
-    """Choose at random which training interactions stay, from a generator of its own.
+    """Choose at random which training interactions are kept, by a random generator of its own.
 
     Parameters
     ----------
     users : ndarray of int, shape [n]
         The user of each interaction.
     drop : float or "all_but_one"
-        The share to remove, of all interactions alike, so that users and items may be left with none; or all but one of
-        each user's.
+        The share to drop, drawn from all interactions alike, so that some users and items may keep none; or all but one
+        of each user's.
     seed : int
-        Seed of the generator. A larger share with the same seed removes what a smaller one does, and more.
+        The generator's seed. With the same seed, a larger share drops all that a smaller one does, and more.
 
     Returns
     -------
-    ndarray of int
-        The rows that stay, ascending.
+    ndarray of int, shape [n_kept]
+        The rows that are kept, ascending.
     """
     order = np.random.default_rng(seed).permutation(len(users))
     if drop == "all_but_one":
@@ -72,8 +82,27 @@ def kept_interactions(users: npt.NDArray[Any], drop: Drop, seed: int) -> npt.NDA
 def drop_while_preparing(config: Any, dataset: Any, prepare: Callable[[Any, Any], Prepared]) -> Prepared:
     """Call RecBole's ``data_preparation`` so that training interactions are dropped after the split.
 
-    Validation and test stay as they were. What is dropped was never there for the model: it is not trained on, not
+    Validation and test are unchanged. A dropped interaction does not exist for the model: it is not trained on, not
     masked at evaluation, and may be drawn as a negative.
+
+    Parameters
+    ----------
+    config : recbole.config.Config
+        Its ``drop_train`` says what is dropped; None leaves everything as it is.
+    dataset : recbole.data.dataset.Dataset
+        The whole dataset.
+    prepare : callable
+        RecBole's ``data_preparation``, or a function with its arguments, which splits the dataset.
+
+    Returns
+    -------
+    Any
+        What ``prepare`` returns.
+
+    Raises
+    ------
+    LLMInitError
+        If ``drop_train`` cannot be used, or leaves no training interaction.
     """
     drop = read_drop(config)
     if drop is None:
@@ -81,16 +110,17 @@ def drop_while_preparing(config: Any, dataset: Any, prepare: Callable[[Any, Any]
     build = dataset.build
 
     def build_and_drop() -> list[Any]:
-        # The parts are copies of the dataset with all its attributes.
+        # The parts are copies of the dataset with all its attributes, and this function must not be one of them.
         del dataset.build
         train, *others = build()
         users = train.inter_feat[train.uid_field].numpy()
         kept = kept_interactions(users, drop, config["seed"])
         if not len(kept):
             raise LLMInitError(
-                f"drop_train is {drop}, and none of the {len(users):,} training interactions is left: set a smaller one"
+                f"drop_train is {drop}, and none of the {len(users):,} training interactions is left: set a smaller "
+                f"share"
             )
-        getLogger().info(f"drop_train is {drop}: {len(kept):,} of {len(users):,} training interactions are kept")
+        _logger.info(f"drop_train is {drop}: {len(kept):,} of {len(users):,} training interactions are kept")
         return [train.copy(train.inter_feat[kept]), *others]
 
     dataset.build = build_and_drop

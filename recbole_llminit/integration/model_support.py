@@ -1,4 +1,4 @@
-"""Which models start from LLM embeddings: the table that was made by building each of them."""
+"""Which models can be initialized from LLM embeddings: a table, which was made by building each of them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class ModelSupport:
     Parameters
     ----------
     model, family : str
-        Its name, and RecBole's folder.
+        The model's name, and RecBole's folder for its kind.
     initialized : str
         ``yes``, ``named`` (where ``init_tables`` names its layers) or ``no``.
     written : str
-        The tables written with their shapes, separated by semicolons.
+        The tables that are written, with their shapes, separated by semicolons.
     skipped : str
-        The other tables with the reason.
+        The other tables, with the reason why they are skipped.
     needs : str
-        The line to add, or why not.
+        The configuration line that the model needs, or why it cannot be initialized.
     """
 
     model: str
@@ -40,13 +40,13 @@ class ModelSupport:
 
 
 def list_models() -> list[ModelSupport]:
-    """Return the table, a row per model of RecBole and of this package, by family and name."""
+    """Return a row for each model of RecBole and of this package, sorted by family and name."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         return [ModelSupport(**row) for row in csv.DictReader(file)]
 
 
 def draw_models(models: Sequence[ModelSupport]) -> str:
-    """Draw the table as wide as the terminal."""
+    """Return the table of some models as text, as wide as the terminal, with counts below it."""
     rows = []
     for row in models:
         parts = [row.needs, row.written, f"skipped: {row.skipped}" if row.skipped else ""]

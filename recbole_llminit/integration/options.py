@@ -6,21 +6,20 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from logging import getLogger
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import yaml
 
 from recbole_llminit.encode.options import LLM_KEYS, EncodeOptions
-from recbole_llminit.encode.pipeline import encode_items
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import exists
-from recbole_llminit.initialization.initializer import SMALLEST_STD, Missing
-from recbole_llminit.initialization.tables import Side
+from recbole_llminit.initialization.embedding_table import Side
+from recbole_llminit.initialization.initializer import Missing
+from recbole_llminit.initialization.model_exceptions import CLOSED_FORM, PRETRAINED_KEYS
+from recbole_llminit.initialization.scaling import SMALLEST_STD
 from recbole_llminit.initialization.users import Aggregation
 from recbole_llminit.integration.model_class import is_own_or_recboles
-from recbole_llminit.processes import Ranks
 from recbole_llminit.settings import (
     is_none,
     read_yaml,
@@ -34,6 +33,7 @@ import recbole.config  # isort: skip
 from recbole.utils import ModelType  # isort: skip
 
 PREFIXES = ("init_", "llm_")
+"""How the configuration keys of this package begin."""
 KEYS = (
     "init_strategy",
     "init_args",
@@ -46,15 +46,7 @@ KEYS = (
     "llm_embedding",
     *LLM_KEYS,
 )
-# What makes the constructors of NeuMF, NAIS, KD_DAGFM, ConvNCF, RaCT and S3Rec read a checkpoint.
-_PRETRAINED: dict[str, tuple[str, ...] | None] = {
-    "use_pretrain": None,
-    "pretrain_path": None,
-    "warm_up": None,
-    "train_method": ("after_pretrain",),
-    "train_stage": ("critic_pretrain", "finetune"),
-}
-_PACKAGED = {"ml-100k": Path(__file__).parents[1] / "data" / "ml-100k"}
+"""The configuration keys of this package."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +58,10 @@ class InitOptions:
     strategy : Strategy or None
         From ``init_strategy`` and ``init_args``; None for a stock run.
     scale, user, missing, tables, trainable, shuffle
-        From ``init_scale`` (None where the strategy's default counts), ``init_user``, ``init_missing``,
-        ``init_tables``, ``init_trainable``, ``init_shuffle``.
+        From ``init_scale`` (None for the strategy's default), ``init_user``, ``init_missing``, ``init_tables``,
+        ``init_trainable``, ``init_shuffle``.
     embedding : Path or None
-        From ``llm_embedding``; None where it is to be looked up or made.
+        From ``llm_embedding``; None where the vectors are looked up or made.
     encode : EncodeOptions or None
         How the vectors are made where there are none; None for a stock run.
     """
@@ -91,96 +83,70 @@ class InitOptions:
         Raises
         ------
         LLMInitError
-            If a key or value is unknown, or the model has nothing to initialise.
+            If a key or value is unknown, two keys do not go together, or the model has nothing to initialize.
         """
-        name = config["init_strategy"]
-        _refuse_unknown_keys(config, strict=not is_none(name) or is_own_or_recboles(config.model_class))
-        strategy = None
-        if not is_none(name):
-            if not isinstance(name, str):
-                names = ", ".join(strategy_names())
-                raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {names}")
-            strategy = get_strategy(name, _mapping(config, "init_args"))
-            # NCEPLRec solves an SVD, but says it is of the general type.
-            if config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE) or config["model"] == "NCEPLRec":
-                kind = "decision trees" if config["MODEL_TYPE"] == ModelType.DECISIONTREE else "closed form"
-                raise LLMInitError(
-                    f"{config['model']} has no trainable user or item table ({kind}): "
-                    f"remove init_strategy or choose a model that has one"
-                )
-            _refuse_pretrained(config)
-        shuffle = _flag(config, "init_shuffle", default=False)
-        if shuffle and strategy is not None and not strategy.needs_vectors:
-            raise LLMInitError(f"init_shuffle permutes the vectors, and init_strategy {name!r} reads none: remove it")
-        user = _user(config)
-        if isinstance(user, Path) and strategy is not None and not strategy.needs_vectors:
-            raise LLMInitError(
-                f"init_user is {user}, and init_strategy {name!r} reads no vectors: set init_user to "
-                f"{', '.join(get_args(Aggregation))} or none (in a comparison for that start)"
-            )
-        path = config["llm_embedding"]
-        if path == "":
-            raise LLMInitError("llm_embedding is empty: give the path of vectors, or leave it out to make them")
-        return cls(
+        _refuse_unknown_keys(config)
+        strategy = _read_strategy(config)
+        folder = Path(os.path.normpath(config["data_path"]))
+        options = cls(
             strategy=strategy,
-            scale=_scale(config["init_scale"]),
-            user=user,
-            missing=_choice(config, "init_missing", ("model", "mean", "error")),
+            scale=_read_scale(config["init_scale"]),
+            user=_read_user(config),
+            missing=_read_choice(config, "init_missing", ("model", "mean", "error")),
             tables=read_tables(config),
-            trainable=_flag(config, "init_trainable", default=True),
-            shuffle=shuffle,
-            embedding=None if is_none(path) else Path(str(path)).expanduser(),
-            encode=None
-            if strategy is None
-            else EncodeOptions.from_settings(config.final_config_dict, Path(os.path.normpath(config["data_path"]))),
+            trainable=_read_flag(config, "init_trainable", default=True),
+            shuffle=_read_flag(config, "init_shuffle", default=False),
+            embedding=_read_embedding(config["llm_embedding"]),
+            encode=None if strategy is None else EncodeOptions.from_settings(config.final_config_dict, folder),
         )
+        if strategy is not None and not strategy.needs_vectors:
+            options._refuse_vectors(config["init_strategy"])
+        return options
 
     @property
     def wants_embedding(self) -> bool:
         """Whether vectors are opened: a strategy that reads none asks of those given which items have one."""
         return self.strategy is not None and (self.strategy.needs_vectors or self.embedding is not None)
 
-    @property
-    def packaged_embedding(self) -> Path | None:
-        """The packaged vectors, where the dataset has some and no ``llm_*`` key asks for others."""
-        if self.encode is None or not self.encode.are_default:
-            return None
-        return _PACKAGED.get(self.encode.dataset)
-
-    def provide_embedding(self, ranks: Ranks | None = None) -> Path:
-        """Return the path of the vectors: those given, else those packaged for ml-100k, else those made from the texts.
-
-        Made vectors lie in ``llm_cache_dir``; only what is not there is encoded. The packaged ones are taken where no
-        ``llm_*`` key asks for others.
-
-        Parameters
-        ----------
-        ranks : Ranks, optional
-            The processes of the run, all of which call this: they share the encoding.
-
-        Raises
-        ------
-        LLMInitError
-            If there is nothing at the path given, or vectors cannot be made.
-        """
-        if self.embedding is not None:
-            if not exists(self.embedding):
-                raise LLMInitError(
-                    f"llm_embedding is {self.embedding}, and nothing is there (looked in {Path.cwd()}): check the "
-                    f"path, or leave it out to make the vectors from the item texts"
-                )
-            return self.embedding
-        if self.encode is None:
-            raise LLMInitError("init_strategy is none: a stock run has no vectors")
-        if self.packaged_embedding is not None:
-            return self.packaged_embedding
-        report = encode_items(self.encode, ranks)
-        getLogger().info(f"\n{report}" if report.encoded else f"Item vectors: {report.folder}, nothing to encode")
-        return report.folder
+    def _refuse_vectors(self, name: str) -> None:
+        """Raise for keys that need vectors beside a strategy that reads none."""
+        if self.shuffle:
+            raise LLMInitError(f"init_shuffle permutes the vectors, and init_strategy {name!r} reads none: remove it")
+        if isinstance(self.user, Path):
+            raise LLMInitError(
+                f"init_user is {self.user}, and init_strategy {name!r} reads no vectors: set init_user to "
+                f"{', '.join(get_args(Aggregation))} or none (in a comparison for that initialization)"
+            )
 
 
-def _refuse_unknown_keys(config: recbole.config.Config, *, strict: bool) -> None:
-    """Raise for a key that looks like ours; in a stock run a model's own ``init_std`` is nobody's mistake."""
+def options_of(config: recbole.config.Config) -> InitOptions:
+    """Return the options of a configuration: those that this package's `Config` has read, else read them now."""
+    found: InitOptions | None = getattr(config, "init_options", None)
+    return InitOptions.from_config(config) if found is None else found
+
+
+def _read_strategy(config: recbole.config.Config) -> Strategy | None:
+    """Read ``init_strategy`` and ``init_args``, and refuse a model that has nothing to initialize."""
+    name = config["init_strategy"]
+    if is_none(name):
+        return None
+    if not isinstance(name, str):
+        raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {', '.join(strategy_names())}")
+    strategy = get_strategy(name, _read_mapping(config, "init_args"))
+    kinds = {ModelType.DECISIONTREE: "decision trees", ModelType.TRADITIONAL: "closed form"}
+    kind = "closed form" if config["model"] in CLOSED_FORM else kinds.get(config["MODEL_TYPE"])
+    if kind is not None:
+        raise LLMInitError(
+            f"{config['model']} has no trainable user or item table ({kind}): "
+            f"remove init_strategy or choose a model that has one"
+        )
+    _refuse_pretrained(config)
+    return strategy
+
+
+def _refuse_unknown_keys(config: recbole.config.Config) -> None:
+    """Raise for a key that looks like ours; in a stock run a user's own model may read an ``init_std``."""
+    strict = not is_none(config["init_strategy"]) or is_own_or_recboles(config.model_class)
     internal = getattr(config, "internal_config_dict", {})
     for key in config.final_config_dict:
         normalized = str(key).replace("-", "_").lower()
@@ -191,8 +157,8 @@ def _refuse_unknown_keys(config: recbole.config.Config, *, strict: bool) -> None
 
 
 def _refuse_pretrained(config: recbole.config.Config) -> None:
-    """Raise where the model's constructor reads pre-trained tables, which the LLM start would overwrite."""
-    for key, values in _PRETRAINED.items():
+    """Raise where the model's constructor reads pre-trained tables, which the vectors would overwrite."""
+    for key, values in PRETRAINED_KEYS.items():
         if config[key] and (values is None or config[key] in values):
             raise LLMInitError(
                 f"{config['model']} reads pre-trained weights ({key}: {config[key]}), which init_strategy would "
@@ -200,7 +166,7 @@ def _refuse_pretrained(config: recbole.config.Config) -> None:
             )
 
 
-def _mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
+def _read_mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
     value = config[key]
     if isinstance(value, str) and not is_none(value):
         try:
@@ -214,7 +180,7 @@ def _mapping(config: recbole.config.Config, key: str) -> dict[str, Any]:
     return value
 
 
-def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -> Any:
+def _read_choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -> Any:
     if key not in config:
         return choices[0]
     value = config[key]
@@ -225,7 +191,7 @@ def _choice(config: recbole.config.Config, key: str, choices: tuple[str, ...]) -
     return value
 
 
-def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path:
+def _read_user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path:
     choices = (*get_args(Aggregation), "none")
     value = config["init_user"]
     if value == "":
@@ -239,11 +205,11 @@ def _user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path
                 f"init_user is {value}, and nothing is there (looked in {Path.cwd()}): expected {', '.join(choices)}, "
                 f"or the path of the users' own vectors"
             )
-    found: Aggregation | Literal["none"] = _choice(config, "init_user", choices)
+    found: Aggregation | Literal["none"] = _read_choice(config, "init_user", choices)
     return found
 
 
-def _scale(value: Any) -> Scale | None:
+def _read_scale(value: Any) -> Scale | None:
     if value is None:
         return None
     if value in ("raw", "model", "score"):
@@ -259,7 +225,7 @@ def _scale(value: Any) -> Scale | None:
     return number
 
 
-def _flag(config: recbole.config.Config, key: str, *, default: bool) -> bool:
+def _read_flag(config: recbole.config.Config, key: str, *, default: bool) -> bool:
     value = config[key]
     if value is None:
         return default
@@ -267,6 +233,12 @@ def _flag(config: recbole.config.Config, key: str, *, default: bool) -> bool:
     if str(value).lower() not in ("true", "false"):
         raise LLMInitError(f"{key} is {value!r}: expected True or False")
     return str(value).lower() == "true"
+
+
+def _read_embedding(path: Any) -> Path | None:
+    if path == "":
+        raise LLMInitError("llm_embedding is empty: give the path of vectors, or leave it out to make them")
+    return None if is_none(path) else Path(str(path)).expanduser()
 
 
 def read_tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] | None:
@@ -277,7 +249,7 @@ def read_tables(config: recbole.config.Config) -> Mapping[Side, Sequence[str]] |
     LLMInitError
         If it is no mapping of user and item to names.
     """
-    value: dict[Any, Any] = _mapping(config, "init_tables")
+    value: dict[Any, Any] = _read_mapping(config, "init_tables")
     value = {side: [names] if isinstance(names, str) else names for side, names in value.items()}
     wrong = set(value) - {"user", "item"}
     if wrong:

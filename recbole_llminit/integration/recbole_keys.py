@@ -1,6 +1,7 @@
 """RecBole's own configuration keys: which model reads which, and what each may be.
 
-RecBole accepts any key and any value: it never reads the one, and fails of the other late, or trains something else.
+RecBole accepts any key and any value: an unknown key is never read, and a wrong value is an error late in the run, or
+trains something else.
 """
 
 from __future__ import annotations
@@ -12,56 +13,46 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import recbole
-
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.initialization.model_exceptions import UNLISTED_KEYS
 from recbole_llminit.settings import is_none, read_yaml_file
 from recbole_llminit.suggest import nearest, suggest
 
-_PROPERTIES = Path(recbole.__file__).parent / "properties"
 _OUR_PROPERTIES = Path(__file__).parents[1] / "properties" / "model"
-# Read in RecBole's code, and in none of its property files.
-_READ_BY_ALL = ("encoding", "verbose", "tail_ratio", "neg_sampling", "training_neg_sample_num")
-_READ_BY_MODEL: dict[str, tuple[str, ...]] = {
-    "AutoInt": ("has_residual",),
-    "DiffRec": ("norm",),
-    "FEARec": ("contrast", "sim", "tau", "use_filter"),
-    "HRM": ("reg_weight",),
-    "lightgbm": ("convert_token_to_onehot", "token_num_threshold"),
-    "xgboost": ("convert_token_to_onehot", "token_num_threshold", "xgb_early_stopping_rounds"),
-}
-# Of the data transforms (``recbole/data/transform.py``), which any model may have.
-_READ_BY_TRANSFORMS = ("mask_ratio", "ft_ratio", "eta", "gamma", "beta")
+# RecBole's code reads these, and none of its property files lists them.
+_UNLISTED_KEYS = ("encoding", "verbose", "tail_ratio", "neg_sampling", "training_neg_sample_num")
+# The data transforms (``recbole/data/transform.py``) read these; any model may have a transform.
+_TRANSFORM_KEYS = ("mask_ratio", "ft_ratio", "eta", "gamma", "beta")
 
-_LEAST = {
+_SMALLEST = {
     **dict.fromkeys(("epochs", "train_batch_size", "eval_batch_size", "MAX_ITEM_LIST_LENGTH"), 1),
     **dict.fromkeys(("seed", "worker", "eval_step", "stopping_step"), 0),
     **dict.fromkeys(("metric_decimal_place", "loss_decimal_place"), 0),
 }
-_SHOWN = 400
+_SHOWN_LENGTH, _SHOWN_VALUE_LENGTH = 400, 100
 _LARGEST_SEED = 2**32 - 1
 _LEARNERS = ("adam", "adamw", "sgd", "adagrad", "rmsprop", "sparse_adam")
 _TEACHERS = ("CrossNet", "CIN")
-_INSIDE = {
+_INNER_KEYS = {
     "eval_args": ("split", "order", "group_by", "mode"),
     "train_neg_sample_args": ("distribution", "sample_num", "alpha", "dynamic", "candidate_num"),
     "clip_grad_norm": ("max_norm", "norm_type", "error_if_nonfinite"),
 }
-_MODES = re.compile(r"full|labeled|(uni|pop)[1-9][0-9]*")
-_INTERVALS = (
+_EVAL_MODE = re.compile(r"full|labeled|(uni|pop)[1-9][0-9]*")
+_INTERVAL_KEYS = (
     "user_inter_num_interval",
     "item_inter_num_interval",
     "entity_kg_num_interval",
     "relation_kg_num_interval",
 )
-_END = r"\s*-?([0-9.]+(e[-+]?[0-9]+)?|inf)\s*"
-_INTERVAL = re.compile(rf"[(\[]{_END},{_END}[)\]]", re.IGNORECASE)
-# Of a model's keys whose default is a whole number those that count something.
-_COUNT = re.compile(
+_BOUND = r"\s*-?([0-9.]+(e[-+]?[0-9]+)?|inf)\s*"
+_INTERVAL = re.compile(rf"[(\[]{_BOUND},{_BOUND}[)\]]", re.IGNORECASE)
+# A model's key whose default is a whole number counts something where its name is one of these.
+_COUNT_KEY = re.compile(
     r"^(n|num)_|_(size|dim|dimension|layers?|num|heads|len|length|epochs|interval|steps?)$|^(k|depth|order)$"
 )
-# What the keys are whose default is nothing; by their comments in RecBole's property files.
-_KINDS: dict[str, tuple[type, ...]] = {
+# The types of the keys that have no default, from the comments in RecBole's property files.
+_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("clip_grad_norm", "seq_len", "threshold", "preload_weight"), (dict,)),
     **dict.fromkeys(("discretization", "load_col", "unload_col", "unused_col"), (dict,)),
     **dict.fromkeys(("alias_of_user_id", "alias_of_item_id", "alias_of_entity_id", "alias_of_relation_id"), (list,)),
@@ -71,36 +62,48 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "normalize_all": (bool,),
     "gpu_id": (str, int, list, tuple),
 }
-_NAMES = {bool: "True or False", str: "a text", list: "a list", tuple: "a list", dict: "a mapping", int: "a number"}
+_TYPE_NAMES = {
+    bool: "True or False",
+    str: "a text",
+    list: "a list",
+    tuple: "a list",
+    dict: "a mapping",
+    int: "a number",
+}
 
 
-def keys_read_anywhere(model: str, transform: object) -> set[str]:
-    """Return the keys that RecBole's code reads for a model, and that stand in no property file."""
-    of_transforms = () if is_none(transform) else _READ_BY_TRANSFORMS
-    return {*_READ_BY_ALL, *_READ_BY_MODEL.get(model, ()), *of_transforms}
+def unlisted_keys(model: str, transform: object) -> set[str]:
+    """Return the keys that RecBole's code reads for a model, and that none of its property files lists."""
+    of_transform = () if is_none(transform) else _TRANSFORM_KEYS
+    return {*_UNLISTED_KEYS, *UNLISTED_KEYS.get(model, ()), *of_transform}
 
 
 @functools.cache
 def _keys_by_model() -> Mapping[str, frozenset[str]]:
-    """Return the keys of the property file of each model."""
-    files = [*(_PROPERTIES / "model").glob("*.yaml"), *_OUR_PROPERTIES.glob("*.yaml")]
-    return {path.stem: frozenset({*read_yaml_file(path), *_READ_BY_MODEL.get(path.stem, ())}) for path in files}
+    """Return the keys that each model reads by its property file or its code."""
+    import recbole
+
+    properties = Path(recbole.__file__).parent / "properties" / "model"
+    files = [*properties.glob("*.yaml"), *_OUR_PROPERTIES.glob("*.yaml")]
+    return {path.stem: frozenset({*read_yaml_file(path), *UNLISTED_KEYS.get(path.stem, ())}) for path in files}
 
 
 def readers_of(key: str) -> list[str]:
-    """Return the models that read a key, by name."""
+    """Return the names of the models that read a key, in alphabetical order."""
     return sorted(model for model, keys in _keys_by_model().items() if key in keys)
 
 
 def describe_unread(key: str, model: str) -> str:
-    """Return the sentence on a key that a model does not read."""
-    others = readers_of(key)
-    also = f" ({', '.join(others[:4])}{' and others' * (len(others) > 4)} read it)" if others else ""
-    return f"{model} does not read {key}{also}"
+    """Return a sentence that says that a model does not read a key, and which models do."""
+    readers = readers_of(key)
+    if not readers:
+        return f"{model} does not read {key}"
+    more = " and others" if len(readers) > 4 else ""
+    return f"{model} does not read {key} ({', '.join(readers[:4])}{more} read it)"
 
 
 def unknown_recbole_key(key: str, known: Collection[str], model: str) -> LLMInitError:
-    """Make the error for a key that neither RecBole nor this package reads for a model."""
+    """Return the error for a key that neither RecBole nor this package reads for a model."""
     match = nearest_key(key, known)
     if match is None and readers_of(key):
         return LLMInitError(f"{describe_unread(key, model)}: leave it out")
@@ -109,19 +112,19 @@ def unknown_recbole_key(key: str, known: Collection[str], model: str) -> LLMInit
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """Return the known key that an unknown one is nearly, if there is one."""
+    """Return the known key that differs from an unknown one by a slip, if there is one."""
     return nearest(key.replace("-", "_"), known, cutoff=0.85)
 
 
 def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raise for a value that cannot be one of its key.
+    """Raise for a value that its key cannot have.
 
     Parameters
     ----------
     given : mapping
         The user's keys and values.
     defaults : mapping
-        Those of RecBole's property files for the model; a value has the kind of the default.
+        The defaults of RecBole's property files for the model; a value has to have the type of its default.
 
     Raises
     ------
@@ -131,32 +134,35 @@ def check_values(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key in _CHECKS:
             _CHECKS[key](key, value)
-        elif key in _KINDS or key in defaults:
-            _check_kind(key, value, defaults.get(key))
+        elif key in _TYPES or key in defaults:
+            _check_type(key, value, defaults.get(key))
 
 
-def _check_kind(key: str, value: Any, default: Any) -> None:
+def _check_type(key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         if not (isinstance(value, bool) or value in (0, 1)):
             raise _refusal(key, value, "True or False")
     elif isinstance(default, int | float):
         _check_number(key, value)
-        if isinstance(default, int) and _COUNT.search(key):
+        if isinstance(default, int) and _COUNT_KEY.search(key):
             _check_whole(key, value, least=1 if key.endswith("_size") else min(0, default))
     elif not (is_none(value) and (default is None or isinstance(default, dict))):
-        kinds = _KINDS.get(key) or (() if default is None else (type(default),))
-        if list in kinds and isinstance(value, tuple):
-            return
-        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            raise _refusal(key, value, " or ".join(dict.fromkeys(_NAMES[kind] for kind in kinds)))
-    if key in _INSIDE and isinstance(value, dict):
-        _check_inside(key, value)
+        _check_one_of_types(key, value, _TYPES.get(key) or (() if default is None else (type(default),)))
+    if key in _INNER_KEYS and isinstance(value, dict):
+        _check_inner_keys(key, value)
 
 
-def _check_inside(key: str, value: Mapping[Any, Any]) -> None:
+def _check_one_of_types(key: str, value: Any, types: tuple[type, ...]) -> None:
+    if not types or (list in types and isinstance(value, tuple)):
+        return
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise _refusal(key, value, " or ".join(dict.fromkeys(_TYPE_NAMES[kind] for kind in types)))
+
+
+def _check_inner_keys(key: str, value: Mapping[Any, Any]) -> None:
     for inner, content in value.items():
-        if inner not in _INSIDE[key]:
-            names = _INSIDE[key]
+        if inner not in _INNER_KEYS[key]:
+            names = _INNER_KEYS[key]
             raise LLMInitError(f"{key} has the key {inner!r}{suggest(inner, names)} (it takes {', '.join(names)})")
         if inner in ("max_norm", "norm_type", "alpha"):
             _check_number(f"{key} {inner}", content)
@@ -170,12 +176,12 @@ def _check_inside(key: str, value: Mapping[Any, Any]) -> None:
 
 def _check_mode(value: Any) -> None:
     modes = list(value.values()) if isinstance(value, dict) and value.keys() <= {"valid", "test"} else [value]
-    if not modes or not all(isinstance(mode, str) and _MODES.fullmatch(mode) for mode in modes):
+    if not modes or not all(isinstance(mode, str) and _EVAL_MODE.fullmatch(mode) for mode in modes):
         raise _refusal("eval_args mode", value, "full, labeled, uni100 or pop100, or one for each of valid and test")
 
 
 def _check_intervals(key: str, value: Any) -> None:
-    # RecBole passes over an interval that it cannot read.
+    # RecBole silently ignores an interval that it cannot read.
     parts = [] if is_none(value) else str(value).split(";")
     if not all(_INTERVAL.fullmatch(part.strip()) for part in parts):
         raise _refusal(key, value, "intervals such as [5,inf) or (0,1];[3,4]")
@@ -185,7 +191,7 @@ def _check_values_kept(key: str, value: Any) -> None:
     if not isinstance(value, dict) and not is_none(value):
         raise _refusal(key, value, "a mapping")
     for field, kept in (value or {}).items():
-        # Of tokens a list of them.
+        # A field of tokens has a list of those to keep.
         if not isinstance(kept, list | tuple):
             _check_intervals(f"{key} {field}", kept)
 
@@ -237,32 +243,39 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], None]:
 
 def _refusal(key: str, value: Any, expected: str) -> LLMInitError:
     shown = repr(value)
-    return LLMInitError(f"{key} is {shown if len(shown) <= 100 else f'{shown[:100]} ...'}: expected {expected}")
+    if len(shown) > _SHOWN_VALUE_LENGTH:
+        shown = f"{shown[:_SHOWN_VALUE_LENGTH]} ..."
+    return LLMInitError(f"{key} is {shown}: expected {expected}")
 
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
-    **{key: functools.partial(_check_whole, least=least) for key, least in _LEAST.items()},
+    **{key: functools.partial(_check_whole, least=least) for key, least in _SMALLEST.items()},
     "seed": functools.partial(_check_whole, most=_LARGEST_SEED),
     "learning_rate": _check_learning_rate,
     "topk": _check_topk,
     "metrics": _check_metrics,
     "learner": _one_of(_LEARNERS),
-    **dict.fromkeys(_INTERVALS, _check_intervals),
+    **dict.fromkeys(_INTERVAL_KEYS, _check_intervals),
     "val_interval": _check_values_kept,
-    # KD_DAGFM evaluates it as Python.
+    # KD_DAGFM evaluates the name as Python.
     "teacher": _one_of(_TEACHERS),
 }
 
 
 def check_together(settings: Mapping[str, Any], *, of_recbole: bool) -> None:
-    """Raise for values that do not go together, which RecBole finds out in training.
+    """Raise for values that contradict each other, which RecBole finds out in training.
 
     Parameters
     ----------
     settings : mapping
         The configuration as RecBole completes it.
     of_recbole : bool
-        Whether the model is RecBole's, none of which has sparse gradients.
+        Whether the model is RecBole's or this package's, none of which has sparse gradients.
+
+    Raises
+    ------
+    LLMInitError
+        If ``valid_metric`` is not computed, or the learner needs sparse gradients that the model does not have.
     """
     if settings["eval_step"] > 0:
         check_valid_metric(settings)
@@ -273,14 +286,27 @@ def check_together(settings: Mapping[str, Any], *, of_recbole: bool) -> None:
 
 
 def describe_given(config: Any, keys: Collection[str]) -> str:
-    """Return which of some keys the user has given, with their values, to stand in a message."""
+    """Return the end of a message that lists which of some keys the user has given, with their values."""
     given = {key: value for key, value in getattr(config, "external_config_dict", {}).items() if key in keys}
     shown = ", ".join(f"{key}: {value}" for key, value in given.items())
-    return f"; given were {shown[:_SHOWN]}{' ...' * (len(shown) > _SHOWN)}" if shown else ""
+    if len(shown) > _SHOWN_LENGTH:
+        shown = f"{shown[:_SHOWN_LENGTH]} ..."
+    return f"; given were {shown}" if shown else ""
 
 
 def check_valid_metric(settings: Mapping[str, Any]) -> None:
-    """Raise where the metric of the validation is none of those that are computed: RecBole finds out after an epoch."""
+    """Raise where ``valid_metric`` is none of the metrics that are computed, which RecBole finds out after an epoch.
+
+    Parameters
+    ----------
+    settings : mapping
+        The configuration as RecBole completes it.
+
+    Raises
+    ------
+    LLMInitError
+        If it is none of them, or no text.
+    """
     from recbole.evaluator import metric_types
     from recbole.utils import EvaluatorType
 
@@ -289,10 +315,10 @@ def check_valid_metric(settings: Mapping[str, Any]) -> None:
         raise _refusal("valid_metric", named, "a text such as NDCG@10")
     name, _, cut = named.lower().partition("@")
     computed = [metric.lower() for metric in settings["metrics"]]
-    # GAUC ranks, and has no cut-off all the same.
+    # GAUC is a ranking metric without a cut-off.
     cuts = [str(k) for k in settings["topk"]] if metric_types.get(name) == EvaluatorType.RANKING else [""]
     if name not in computed or cut not in (cuts if name != "gauc" else [""]):
         raise LLMInitError(
-            f"valid_metric is {named}, and it is none of metrics {settings['metrics']} at topk {settings['topk']}: set "
-            f"valid_metric, or add it to them"
+            f"valid_metric is {named}, and it is none of metrics {settings['metrics']} at topk {settings['topk']}: "
+            f"set another valid_metric, or add it to metrics and topk"
         )

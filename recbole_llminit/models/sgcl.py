@@ -13,7 +13,7 @@ from recbole_llminit.errors import LLMInitError
 
 
 class SGCL(LightGCN):
-    """LightGCN trained by one supervised contrastive loss, without negatives and without a regularisation term.
+    """LightGCN trained by one supervised contrastive loss, without negatives and without a regularization term.
 
     Configuration keys: ``embedding_size``, ``n_layers``, ``temperature`` (``properties/model/SGCL.yaml``).
 
@@ -48,7 +48,7 @@ def supervised_contrastive_loss(users: Tensor, items: Tensor, temperature: float
     Parameters
     ----------
     users, items : Tensor, shape [batch, d]
-        Row ``k`` of each is one observed pair; they are normalised here. A user or item that stands in several pairs
+        Row ``k`` of each is one observed pair; they are normalized here. A user or item that stands in several pairs
         counts several times, itself included.
     temperature : float
         ``t``, above 0. The exponentials are never formed, and at least float32 is used, also under autocast: at small

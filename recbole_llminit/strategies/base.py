@@ -1,4 +1,4 @@
-"""What a strategy is, what it makes, and the registry of strategies by name."""
+"""What a strategy is, what it makes of a vector, and the registry of strategies by name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ StrategyType = TypeVar("StrategyType", bound="type[Strategy]")
 
 
 class Reduction(Protocol):
-    """A fitted map from LLM vectors to values of an embedding table; applies to any later item as well."""
+    """A map from LLM vectors to values of an embedding table; it applies to items that arrive later as well."""
 
     @property
     def columns(self) -> Sequence[int] | None:
-        """The dimensions of a vector that it reads; None for all."""
+        """The dimensions of a vector that it reads; None for all of them."""
 
     def finish(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Turn what it reads of vectors, shape ``[k, len(columns)]`` or ``[k, llm_dim]``, into values ``[k, d]``."""
+        """Turn the dimensions that it reads, ``[k, len(columns)]`` or ``[k, llm_dim]``, into values ``[k, d]``."""
 
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Reduce vectors of shape ``[k, llm_dim]`` to values of shape ``[k, d]``."""
@@ -45,9 +45,9 @@ class Columns:
     Parameters
     ----------
     dimensions : tuple of int
-        The columns kept, ascending.
+        The columns that are kept, in ascending order.
     unit : bool
-        Whether what is kept of a vector is brought to length 1; zeros stay zeros.
+        Whether each reduced row is scaled to length 1; a row of zeros stays zero.
     """
 
     dimensions: tuple[int, ...]
@@ -55,11 +55,11 @@ class Columns:
 
     @property
     def columns(self) -> tuple[int, ...]:
-        """The columns kept."""
+        """The columns that are kept."""
         return self.dimensions
 
     def finish(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the kept columns, shape ``[k, d]``, as float32, each row of length 1 if that is wanted."""
+        """Return the kept columns, shape ``[k, d]``, as float32, with rows of length 1 where ``unit`` is set."""
         return unit_rows(block) if self.unit else block.astype(np.float32, copy=False)
 
     def __call__(self, block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -72,7 +72,7 @@ class Columns:
 
 
 def unit_rows(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Return rows of shape ``[k, d]`` brought to length 1, in float32; zeros stay zeros."""
+    """Scale rows of shape ``[k, d]`` to length 1, in float32; rows of zeros stay zero."""
     unit: npt.NDArray[np.float32] = rows.astype(np.float32)
     lengths = np.linalg.norm(unit, axis=1, keepdims=True)
     unit /= np.where(lengths > 0, lengths, 1)
@@ -86,9 +86,9 @@ class Affine:
     Parameters
     ----------
     offset : ndarray of float64, shape [llm_dim]
-        What is subtracted from each vector.
+        The vector that is subtracted from each row.
     matrix : ndarray of float64, shape [llm_dim, d]
-        What each column becomes.
+        The weights of the vectors' columns in each of the ``d`` values.
     """
 
     offset: npt.NDArray[np.float64]
@@ -104,7 +104,7 @@ class Affine:
         return ((block.astype(np.float64) - self.offset) @ self.matrix).astype(np.float32)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the map's shape and the lengths of offset and columns; a matrix is too long to print."""
+        """Return the map's shape and the lengths of its offset and columns; the matrix is too long to print."""
         return {
             "kind": "affine",
             "llm_dim": len(self.offset),
@@ -115,79 +115,97 @@ class Affine:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Values drawn from a normal distribution, in the place of a reduction: no vector is read.
+    """Values drawn from a normal distribution instead of a reduction: no vector is read.
 
     Parameters
     ----------
     width : int
         The number of values of an item.
-    deviation : float
-        Their standard deviation; the mean is 0.
+    std : float
+        The standard deviation of the values; their mean is 0.
     seed : int
-        Seed of the generator of its own.
+        The seed of the distribution's own generator.
     """
 
     width: int
-    deviation: float
+    std: float
     seed: int
 
     def draw(self, count: int) -> npt.NDArray[np.float32]:
         """Return the values of the first ``count`` items, shape ``[count, width]``."""
         values = np.random.default_rng(self.seed).standard_normal((count, self.width), dtype=np.float32)
-        values *= np.float32(self.deviation)
+        values *= np.float32(self.std)
         return values
 
     def to_dict(self) -> dict[str, Any]:
         """Return the distribution in JSON types."""
-        return {"kind": "drawn", "deviation": self.deviation, "seed": self.seed}
+        return {"kind": "drawn", "std": self.std, "seed": self.seed}
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A strategy fitted to vectors and training data: one fit reduces to tables of every width.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy that was fitted; where a strategy leaves the choice to the data (``auto``), the one it chose.
+    embeddings : AlignedEmbeddings
+        The vectors that reductions read: those of the store, or vectors made from them (smoothed).
+    n_components : int
+        The largest number of components that it was fitted for.
+    reduction : callable
+        Returns the reduction to a given number of components, at most ``n_components``.
+    """
+
+    strategy: Strategy
+    embeddings: AlignedEmbeddings
+    n_components: int
+    reduction: Callable[[int], Reduction | Drawn]
 
 
 @dataclass(frozen=True)
 class Strategy(ABC):
     """A way to make ``d`` numbers per item from its LLM vector of ``llm_dim`` numbers.
 
-    Subclasses are frozen dataclasses: their fields are the keys of ``init_args``, their repr is the line in the
-    log. Nothing is drawn from a global random state.
+    Subclasses are frozen dataclasses: their fields are the keys of ``init_args``, and their repr is the line in the
+    log. They draw nothing from a global random state.
 
     Attributes
     ----------
     needs_vectors : bool
-        False for a control, which reads none: then there need not be any.
+        Whether the strategy reads vectors. A control (``noise``) reads none; then there need not be any.
     default_scale : "raw", "model", "score", float or None
-        ``init_scale`` where none is given; None where it is that of what `resolve` returns.
+        ``init_scale`` where the configuration gives none; None where it is that of the strategy that `fit` chooses.
     """
 
     needs_vectors: ClassVar[bool] = True
     default_scale: ClassVar[Scale | None] = "raw"
 
-    def resolve(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix) -> Strategy:
-        """Return the strategy that is taken for these data and tables of at most ``size`` columns.
-
-        That is itself, unless it leaves the choice open to the data; ``needs_vectors`` does not depend on it.
-        """
-        return self
-
-    def prepare(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> AlignedEmbeddings:
-        """Return the vectors that `fit` and the reduction read, made from those of the store and the training data."""
-        return embeddings
-
     @abstractmethod
-    def fit(
-        self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int
-    ) -> Reduction | Drawn:
-        """Fit the reduction to ``size`` columns on the items that have a vector.
+    def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
+        """Fit the strategy on the items that have a vector.
 
         Parameters
         ----------
         embeddings : AlignedEmbeddings
-            The vectors, read in blocks.
-        size : int
-            The width ``d`` of the table to fill, at most ``embeddings.width``.
+            The vectors, which are read in blocks.
+        n_components : int
+            The width of the widest table to fill, at most ``embeddings.width``.
         interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
             The training interactions.
         seed : int
-            Seed of the strategy's own generator.
+            The seed of the strategy's own generator.
         """
+
+    def resolve(
+        self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int
+    ) -> Strategy:
+        """Return the strategy that `fit` would choose for these data: the strategy itself, unless it leaves that open.
+
+        ``needs_vectors`` does not depend on the choice.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -226,7 +244,7 @@ def list_strategies() -> list[RegisteredStrategy]:
 
 
 def strategy_names() -> list[str]:
-    """Return what ``init_strategy`` can be beside none, in the order of registration."""
+    """Return the values of ``init_strategy`` other than none, in the order of registration."""
     return list(_registry)
 
 
@@ -236,7 +254,7 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     Raises
     ------
     LLMInitError
-        If no strategy has that name, or it has no such argument, or an argument's value is refused.
+        If no strategy has that name, the strategy has no such argument, or it refuses an argument's value.
     """
     if name not in _registry:
         raise LLMInitError(f"init_strategy {name!r} is unknown{suggest(name, _registry)} ({', '.join(_registry)})")
@@ -252,7 +270,19 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
 def check_number(
     name: str, value: float, expected: str = "such as 1", holds: Callable[[float], bool] = lambda _: True
 ) -> None:
-    """Raise for a value of ``init_args`` that is not a finite number of which ``expected`` holds."""
+    """Raise `LLMInitError` for a value of ``init_args`` that is not a finite number for which ``holds`` is True.
+
+    Parameters
+    ----------
+    name : str
+        The key of ``init_args``.
+    value : float
+        The value that was given.
+    expected : str
+        The end of the message: which numbers are allowed.
+    holds : callable
+        Returns whether a finite number is allowed.
+    """
     number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not number or not holds(value):
         raise LLMInitError(f"init_args {name} is {value!r}: expected a number {expected}")

@@ -1,4 +1,4 @@
-"""What the training interactions say of items: how often each was consumed, and which together."""
+"""What training interactions say about items: how often each was consumed, and which were consumed together."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ class CoConsumption:
     Parameters
     ----------
     embeddings : AlignedEmbeddings
-        The vectors; items without one are not walked over.
+        The vectors; the walk skips items without one.
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
         The training interactions.
 
     Attributes
     ----------
     has_mean : ndarray of bool, shape [n_items]
-        Whether a user of the item has another item.
+        Whether the walk from the item ends somewhere: a user of the item has another item.
 
     Notes
     -----
-    A user weighs alike whether they have two items or a thousand; counting pairs would let the thousand outweigh all.
-    The graph of items is not made. The mean over an item's neighbours is the users' sums, summed over the item's users,
-    less the item's own part: the cost is that of the interactions times the columns, however long the histories are.
-    Vectors are gathered from the store for some users at a time, so that memory does not grow with either number.
+    Every user has the same weight, with two items or with a thousand; counting pairs would let the thousand outweigh
+    all others. The graph of items is never built. The mean over an item's neighbors is the users' sums, summed over the
+    item's users, less the item's own part: the cost is that of the interactions times the columns, however long the
+    histories are. Vectors are gathered from the store for some users at a time, so that memory grows with neither
+    number.
     """
 
     def __init__(self, embeddings: AlignedEmbeddings, interactions: csr_matrix) -> None:
@@ -52,7 +53,7 @@ class CoConsumption:
             histories = (interactions @ diags((embeddings.rows >= 0).astype(np.float32))).tocsr()
             histories.eliminate_zeros()
         lengths = np.diff(histories.indptr)
-        # A user of one item leads nowhere.
+        # A user with one item leads to no other.
         self._histories = histories[np.flatnonzero(lengths > 1)]
         self._others = 1 / (lengths[lengths > 1] - 1)
         self._users = np.bincount(self._histories.indices, minlength=embeddings.n_items)
@@ -60,14 +61,14 @@ class CoConsumption:
         self.has_mean: npt.NDArray[np.bool_] = self._users > 0
 
     def moment(self, mean: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return the weighted sum of ``(x - mean) (y - mean)^T`` over the items ``x`` and where a walk ends, ``y``.
+        """Return the weighted sum of ``(x - mean) (y - mean)^T`` over items ``x`` and the ends ``y`` of their walks.
 
         Parameters
         ----------
         mean : ndarray of float64, shape [llm_dim]
             What is subtracted from each vector.
         weights : ndarray of float64, shape [n_items]
-            The weight of each item; those without a mean do not count.
+            The weight of each item; items without a mean have none.
         """
         shares = weights / np.maximum(self._users, 1)
         total = np.zeros((len(mean), len(mean)))
@@ -76,7 +77,7 @@ class CoConsumption:
         ):
             shared *= self._others[users, None]
             total += shared.T @ sums
-        # A walk does not end at its item.
+        # A walk does not end at the item where it began.
         roots = np.sqrt(shares * self._own)
         for items, block in self.embeddings.blocks():
             rows = (block - mean) * roots[items, None]
@@ -84,7 +85,7 @@ class CoConsumption:
         return total
 
     def sums(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the sums of the users' vectors over the number of their other items, some users at a time."""
+        """Yield each user's sum of item vectors, divided by the number of the other items, for some users at a time."""
         for users, (sums,) in _sums(self._histories, (None,), self._read, self.embeddings.width):
             yield (sums * self._others[users, None]).astype(np.float32)
 
@@ -96,9 +97,9 @@ class CoConsumption:
         Parameters
         ----------
         items : ndarray of int, shape [k]
-            Items with a vector, in the order of the store. One without a mean has zeros.
+            Items with a vector, in the order of the store. The mean of an item without one is zero.
         sums : ndarray of float32, shape [n, llm_dim]
-            What `sums` yielded, in one array; it may be mapped.
+            What `sums` yielded, in one array; it may be memory-mapped.
         """
         users = self._histories.T.tocsr()[items]
         for part, (means,) in _sums(users, (None,), lambda rows: sums[rows].astype(np.float64), sums.shape[1]):
@@ -123,14 +124,14 @@ def _sums(
     read: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]],
     width: int,
 ) -> Iterator[tuple[slice, list[npt.NDArray[np.float64]]]]:
-    """Yield products of a sparse matrix and a table that is not in memory, some rows at a time.
+    """Yield products of a sparse matrix and a table that is not in memory, some rows of the matrix at a time.
 
     Parameters
     ----------
     matrix : csr_matrix, shape [n, m]
-        Where the entries are.
+        The places of the entries.
     weights : sequence of ndarray of float64, each of shape [m], or None
-        Their values, by column, or 1; a product for each.
+        The values of the entries by column, None for 1; there is one product for each.
     read : callable
         Returns rows of the table, shape ``[k, width]``.
     """
@@ -164,12 +165,12 @@ def smooth(embeddings: AlignedEmbeddings, interactions: csr_matrix, share: float
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
         The training interactions, which say what is consumed together; see `CoConsumption`.
     share : float
-        How much of the value is the others', from 0 to 1. An item without others keeps its vector.
+        The weight of the co-consumed items' mean, from 0 to 1. An item without co-consumed items keeps its vector.
 
     Returns
     -------
     AlignedEmbeddings
-        The blended vectors in float32, mapped from a temporary file that goes with them.
+        The blended vectors in float32, memory-mapped from a temporary file that is deleted with them.
 
     Raises
     ------

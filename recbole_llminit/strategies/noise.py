@@ -1,4 +1,4 @@
-"""Starts with no language model in them, to tell what a start owes to its scale and to the mean over a user's items."""
+"""A control without a language model: it tells what an initialization owes to its scale and to the users' means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from scipy.sparse import csr_matrix
 
-from recbole_llminit.strategies.base import Drawn, Strategy, check_number, register_strategy
+from recbole_llminit.strategies.base import Drawn, Fit, Strategy, check_number, register_strategy
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 
@@ -18,9 +18,9 @@ class Noise(Strategy):
 
     Parameters
     ----------
-    deviation : float
-        Standard deviation of the item values. The default is about that of the numbers in a vector of length 1 with
-        384 dimensions, as all-MiniLM-L6-v2 gives them (``384 ** -0.5`` is 0.051).
+    std : float
+        The standard deviation of the item values. The default is about that of the numbers in a vector of length 1
+        with 384 dimensions, as all-MiniLM-L6-v2 gives them (``384 ** -0.5`` is 0.051).
 
     Notes
     -----
@@ -28,11 +28,11 @@ class Noise(Strategy):
     """
 
     needs_vectors: ClassVar[bool] = False
-    deviation: float = 0.05
+    std: float = 0.05
 
     def __post_init__(self) -> None:
-        check_number("deviation", self.deviation, "above 0", lambda deviation: deviation > 0)
+        check_number("std", self.std, "above 0", lambda std: std > 0)
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Drawn:
-        """Return the distribution of ``size`` values; nothing is read."""
-        return Drawn(size, self.deviation, seed)
+    def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
+        """Return the distribution; nothing is read."""
+        return Fit(self, embeddings, n_components, lambda count: Drawn(count, self.std, seed))

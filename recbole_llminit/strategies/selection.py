@@ -1,7 +1,7 @@
 """Strategies that choose columns of the LLM vectors: the three of the LLMInit paper, and the first columns.
 
 Source: LLMInit (arXiv 2503.01814), LLMInit-Rand, -Uni and -Var. "The official release" is DavidZWZ/LLMInit at commit
-1241c3c; where it is not followed, the class says so.
+1241c3c; where a class departs from it, its docstring says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategies.base import Columns, Strategy, check_number, register_strategy
+from recbole_llminit.strategies.base import Columns, Fit, Strategy, check_number, register_strategy
 from recbole_llminit.strategies.co_consumption import item_degrees
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
@@ -38,9 +38,14 @@ class Random(Strategy):
     more than once; here the dimensions are distinct.
     """
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
-        """Draw ``size`` distinct columns from a generator of its own, seeded by ``seed``."""
-        return _columns(np.random.default_rng(seed).choice(embeddings.width, size, replace=False))
+    def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
+        """Draw distinct columns from the strategy's own generator, seeded by ``seed``."""
+        return Fit(
+            self,
+            embeddings,
+            n_components,
+            lambda count: _columns(np.random.default_rng(seed).choice(embeddings.width, count, replace=False)),
+        )
 
 
 @register_strategy("uni", "columns at even distances")
@@ -54,9 +59,9 @@ class Uniform(Strategy):
     into the first columns, and this one does not.
     """
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
-        """Take the columns ``floor(i * llm_dim / size)``."""
-        return _columns(np.arange(size) * embeddings.width // size)
+    def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
+        """Take the columns ``floor(i * llm_dim / n_components)``."""
+        return Fit(self, embeddings, n_components, lambda count: _columns(np.arange(count) * embeddings.width // count))
 
 
 @register_strategy("var", "columns of the largest variance over the most popular items")
@@ -81,7 +86,7 @@ class Variance(Strategy):
     def __post_init__(self) -> None:
         check_number("popular_ratio", self.popular_ratio, "in (0, 1]", lambda ratio: 0 < ratio <= 1)
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
+    def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
         """Rank the columns by their unbiased variance over the popular items, in float64.
 
         Raises
@@ -99,13 +104,14 @@ class Variance(Strategy):
                 f"expected at least 2, raise popular_ratio"
             )
         variance = _variance(block for _, block in embeddings.blocks(popular))
-        return _columns(np.argsort(-variance, kind="stable")[:size])
+        ranked = np.argsort(-variance, kind="stable")
+        return Fit(self, embeddings, n_components, lambda count: _columns(ranked[:count]))
 
 
 @register_strategy("prefix", "the first columns, each row brought to length 1")
 @dataclass(frozen=True)
 class Prefix(Strategy):
-    """Keep the first columns and bring each row to length 1.
+    """Keep the first columns and scale each row to length 1.
 
     Notes
     -----
@@ -113,16 +119,16 @@ class Prefix(Strategy):
     are shortened. Of any other encoder the first columns are as good as others.
     """
 
-    def fit(self, embeddings: AlignedEmbeddings, size: int, *, interactions: csr_matrix, seed: int) -> Columns:
-        """Take the columns ``0 ... size - 1``."""
-        return Columns(tuple(range(size)), unit=True)
+    def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
+        """Take the columns ``0 ... n_components - 1``."""
+        return Fit(self, embeddings, n_components, lambda count: Columns(tuple(range(count)), unit=True))
 
 
 def _variance(blocks: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
     """Return the unbiased variance of each column over all rows of the blocks.
 
-    Differences from about the mean are squared and summed in the blocks' own precision for some rows, and these sums in
-    float64; blocks are merged pairwise (Chan, Golub and LeVeque, 1983).
+    Differences from an approximate mean are squared and summed in the blocks' own precision for some rows, and these
+    sums in float64; blocks are merged pairwise (Chan, Golub and LeVeque, 1983).
     """
     count, mean, square = 0, np.float64(0), np.float64(0)
     for block in blocks:
@@ -130,8 +136,8 @@ def _variance(blocks: Iterable[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         rows = block - near
         total = np.zeros(rows.shape[1])
         block_square = np.zeros(rows.shape[1])
-        for start in range(0, len(rows), _SUMMED_ROWS):
-            part = rows[start : start + _SUMMED_ROWS]
+        for first in range(0, len(rows), _SUMMED_ROWS):
+            part = rows[first : first + _SUMMED_ROWS]
             total += part.sum(axis=0)
             block_square += np.einsum("ij,ij->j", part, part)
         block_square -= total**2 / len(rows)

@@ -1,9 +1,8 @@
-"""Item vectors keyed by item token, and their alignment with a dataset's item ids."""
+"""Item vectors keyed by item token, and the same vectors aligned with the item ids of a dataset."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,38 +14,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.vectors.tokens import are_row_numbers, as_texts, examples, release_memory, whole_numbers
 
-# How many numbers a block has: few enough for the processor's cache.
+# The numbers in a block: few enough for the processor's cache.
 _BLOCK_NUMBERS = 1 << 20
-_BLOCK_TOKENS = 1 << 16
-
-
-def examples(tokens: Sequence[str], count: int = 3) -> str:
-    """Return the first few of some tokens, for a message."""
-    return ", ".join(str(token) for token in tokens[:count]) + (", ..." if len(tokens) > count else "")
 
 
 @dataclass(frozen=True)
 class ItemEmbeddings:
-    """LLM vectors of items, keyed by item token; the vectors may be memory-mapped.
+    """LLM vectors of items, keyed by item token. The vectors may be memory-mapped.
 
     Parameters
     ----------
     tokens : LargeStringArray of Arrow, shape [n]
-        The item token of each vector; a sequence of str is made one.
+        The item token of each vector. A sequence of str is converted.
     chunks : tuple of ndarray, each of shape [n_chunk, llm_dim]
         The vectors in the order of ``tokens``, one array per shard.
     source : str
-        Where they came from, for messages.
+        The file or folder that the vectors come from, for messages.
     fingerprint : str
-        Hash of what the vectors are made of.
+        A hash of everything that determines the vectors.
     metadata : mapping
-        What is known of the encoder (``model``, ``pooling``, ...), may be empty.
+        What is known about the encoder (``model``, ``pooling``, ...). May be empty.
 
     Raises
     ------
     LLMInitError
-        If a token stands twice, or tokens and vectors differ in number.
+        If there are no vectors, a token occurs twice, or the numbers of tokens and vectors differ.
     """
 
     tokens: pa.LargeStringArray
@@ -63,9 +57,9 @@ class ItemEmbeddings:
                 f"{self.source} has {count:,} vectors for {len(self.tokens):,} ids: expected one id per vector"
             )
         if not count:
-            raise LLMInitError(f"{self.source} holds no vectors")
+            raise LLMInitError(f"{self.source} holds no vectors: expected one per item")
         unique = len(self.tokens.unique())
-        _release_memory()
+        release_memory()
         if unique < count:
             index = pd.Index(self.tokens.to_pylist())
             twice = list(index[index.duplicated()].unique())
@@ -76,34 +70,35 @@ class ItemEmbeddings:
 
     @property
     def width(self) -> int:
-        """The number of dimensions, ``llm_dim``."""
+        """The number of dimensions of a vector, ``llm_dim``."""
         return int(self.chunks[0].shape[1])
 
     @property
     def encoder(self) -> str:
-        """The name of the encoder where it is known, else the source."""
+        """The name of the encoder if it is known, otherwise the source."""
         return str(self.metadata.get("model", self.source))
 
     @functools.cached_property
     def _bounds(self) -> npt.NDArray[np.int64]:
-        """The rows at which the chunks begin, and the number of rows."""
+        """The first row of each chunk, and the number of rows."""
         return np.cumsum([0, *(len(chunk) for chunk in self.chunks)])
 
     def take(
         self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.floating[Any]]:
-        """Copy vectors from their shards in this machine's byte order: float64, or float32 where that holds them.
+        """Copy some vectors out of their chunks, as float32, or as float64 where they are stored with more bits.
 
         Parameters
         ----------
         rows : ndarray of int, shape [k]
-            Which, ascending.
+            The rows of the vectors, ascending.
         columns : ndarray of int, shape [d], optional
-            Which of their dimensions; all if left out.
+            The dimensions to copy. Default: all.
 
         Returns
         -------
         ndarray, shape [k, llm_dim] or [k, d]
+            The vectors, in this machine's byte order.
         """
         cuts = np.searchsorted(rows, self._bounds)
         pieces = [
@@ -113,56 +108,69 @@ class ItemEmbeddings:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def align(self, tokens: Sequence[str] | npt.NDArray[Any], dataset: str, kind: str = "item") -> AlignedEmbeddings:
-        """Find the vector of each of a dataset's items by its token; order and position mean nothing.
+        """Find the vector of each item of a dataset by the item's token, never by its position.
 
         Parameters
         ----------
         tokens : sequence or ndarray of str, shape [n_items]
-            The dataset's item tokens by item id (RecBole's ``field2id_token``); the first is ``[PAD]``.
+            The dataset's item tokens in the order of the item ids (RecBole's ``field2id_token``). The first one is
+            ``[PAD]``.
         dataset : str
             The dataset's name, for messages.
         kind : str
-            What the tokens are of, for messages.
+            What the tokens name, ``item`` or ``user``, for messages.
 
         Raises
         ------
         LLMInitError
-            If no item has a vector, or the ids are row numbers or off by one.
+            If no item has a vector, or the ids of the file are row numbers or off by one.
         """
         texts = as_texts(tokens)
-        items, index = texts[1:], self.tokens
-        named = f"(dataset: {_first_texts(items)}; file: {_first_texts(index)})"
-        warning = None
-        numbers = _whole_numbers(items)
-        if numbers is not None and numbers.min(initial=1) > 0 and _are_row_numbers(index):
-            keyed = f"{self.source} is keyed 0...{len(index) - 1}, the {kind}s of {dataset} begin at 1"
-            if numbers.max(initial=0) == len(index):
-                raise LLMInitError(
-                    f"{keyed} and end at {len(index)} {named}: the file is off by one, write the {kind}'s own id "
-                    f"beside each vector"
-                )
-            warning = f"{keyed}: if the file is off by one, every {kind} has another's vector; check its ids"
-        found = pc.index_in(items, value_set=index).fill_null(-1)
-        _release_memory()
+        items = texts[1:]
+        shown = f"(dataset: {_first_texts(items)}; file: {_first_texts(self.tokens)})"
+        warning = self._check_off_by_one(items, dataset, kind, shown)
+        found = pc.index_in(items, value_set=self.tokens).fill_null(-1)
+        release_memory()
         rows = np.concatenate([[-1], found.to_numpy(zero_copy_only=False)]).astype(np.int64)
         if not (rows >= 0).any():
             cause = (
                 f"the file seems keyed by row number, write the {kind}'s own id beside each vector"
-                if _are_row_numbers(index) or _are_row_numbers(index, first=1)
+                if are_row_numbers(self.tokens) or are_row_numbers(self.tokens, first=1)
                 else f"expected the dataset's {kind} ids, check that the file belongs to it"
             )
-            raise LLMInitError(f"none of the {len(items):,} {kind}s of {dataset} is in {self.source} {named}: {cause}")
+            raise LLMInitError(f"none of the {len(items):,} {kind}s of {dataset} is in {self.source} {shown}: {cause}")
         return AlignedEmbeddings(self, rows, texts, (warning,) if warning else ())
+
+    def _check_off_by_one(self, items: pa.LargeStringArray, dataset: str, kind: str, shown: str) -> str | None:
+        """Raise if the ids are certainly off by one; return a warning if they may be.
+
+        A file keyed 0 to n-1 for a dataset with the items 1 to n is off by one. If the last item of the dataset is
+        below n, nothing tells a file that is off by one from a correct one.
+        """
+        numbers, count = whole_numbers(items), len(self.tokens)
+        if numbers is None or numbers.min(initial=1) <= 0 or not are_row_numbers(self.tokens):
+            return None
+        keyed = f"{self.source} is keyed 0...{count - 1}, the {kind}s of {dataset} begin at 1"
+        if numbers.max(initial=0) == count:
+            raise LLMInitError(
+                f"{keyed} and end at {count} {shown}: the file is off by one, write the {kind}'s own id beside each "
+                f"vector"
+            )
+        return f"{keyed}: if the file is off by one, every {kind} has another's vector; check its ids"
+
+
+def _first_texts(texts: pa.LargeStringArray) -> str:
+    return examples(texts[:4].to_pylist())
 
 
 def _pick(
     chunk: npt.NDArray[Any], rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[Any]:
-    """Copy ascending rows of a chunk, or some of their columns."""
+    """Copy ascending rows of a chunk, or some columns of these rows."""
     span = chunk[rows[0] : rows[-1] + 1]
     if columns is None:
         return span.copy() if len(span) == len(rows) else chunk[rows]
-    # To read over some rows costs less than to copy the others whole.
+    # Reading over a few unwanted rows costs less than copying the wanted rows whole.
     if len(span) > 2 * len(rows):
         return chunk[rows].take(columns, axis=1, mode="clip")
     picked: npt.NDArray[Any] = span.take(columns, axis=1, mode="clip")
@@ -170,7 +178,7 @@ def _pick(
 
 
 def _native(block: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
-    """Return floating-point numbers as float32 or float64 of this machine's byte order."""
+    """Return floating-point numbers as float32 or float64 in this machine's byte order."""
     if block.dtype.kind != "f":
         return block
     if block.dtype.itemsize > 2:
@@ -182,21 +190,21 @@ def _native(block: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
     return torch.from_numpy(block.astype(np.float16, copy=False)).float().numpy()
 
 
-def check_numbers(
+def require_float32_range(
     vectors: npt.NDArray[np.floating[Any]], tokens: Callable[[npt.NDArray[np.bool_]], pa.Array], source: str
 ) -> None:
-    """Raise `LLMInitError` where vectors hold NaN, an infinity or a number beyond float32, in which models compute.
+    """Raise `LLMInitError` if vectors hold NaN, an infinity or a number beyond float32, in which models compute.
 
     Parameters
     ----------
     vectors : ndarray of float32 or float64, shape [k, d]
         The vectors.
     tokens : callable
-        Returns the tokens of those rows of ``vectors`` where a mask, shape [k], is True.
+        Returns the item tokens of the rows of ``vectors`` where a mask, shape [k], is True.
     source : str
-        Where they came from, for the message.
+        Where the vectors come from, for the message.
     """
-    # A sum of finite numbers may overflow: only where it is not finite the numbers are looked at one by one.
+    # One sum is cheap. A sum of finite numbers may overflow, so the numbers are tested one by one if it is not finite.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(vectors.sum(dtype=np.float32)):
             return
@@ -210,95 +218,20 @@ def check_numbers(
         )
 
 
-def no_vectors(tokens: Sequence[str] | pa.LargeStringArray) -> AlignedEmbeddings:
-    """Return what a strategy that reads no vectors gets where there are none: each item has one, of width 0."""
-    return vectors_of_all(tokens, np.empty((len(tokens) - 1, 0), dtype=np.float32), "no vectors", "none")
-
-
-def vectors_of_all(
-    tokens: Sequence[str] | npt.NDArray[Any] | pa.LargeStringArray,
-    vectors: npt.NDArray[np.floating[Any]],
-    source: str,
-    fingerprint: str,
-) -> AlignedEmbeddings:
-    """Return vectors that stand in the order of the item ids already; ``[PAD]``, the first token, has none."""
-    texts = as_texts(tokens)
-    embeddings = ItemEmbeddings(texts[1:], (vectors,), source, fingerprint)
-    return AlignedEmbeddings(embeddings, np.arange(-1, len(vectors)), texts)
-
-
-def as_texts(
-    tokens: Sequence[Any] | npt.NDArray[Any] | pa.LargeStringArray, source: str = "a list of ids"
-) -> pa.LargeStringArray:
-    """Return tokens as an Arrow array, a fraction of the size of Python's strings and of NumPy's.
-
-    Raises
-    ------
-    LLMInitError
-        If one holds a character that no text can have, half of a surrogate pair.
-    """
-    if isinstance(tokens, pa.LargeStringArray):
-        return tokens
-    # A part at a time, since each becomes Python's strings on its way.
-    parts = [
-        _part_as_texts([str(token) for token in tokens[start : start + _BLOCK_TOKENS]], source)
-        for start in range(0, len(tokens), _BLOCK_TOKENS)
-    ]
-    return pa.chunked_array(parts, pa.large_string()).combine_chunks()
-
-
-def _part_as_texts(tokens: list[str], source: str) -> pa.LargeStringArray:
-    try:
-        return pa.array(tokens, pa.large_string())
-    except UnicodeEncodeError as error:
-        # From JSON, where "\ud83d" may stand alone.
-        broken = next(token for token in tokens if re.search("[\ud800-\udfff]", token))
-        raise LLMInitError(
-            f"{source} has the id {broken!a} with half of a character (a lone surrogate): expected valid Unicode, "
-            f"write the id again"
-        ) from error
-
-
-def _release_memory() -> None:
-    """Give back what Arrow has freed and would keep: hundreds of megabytes after a look at millions of ids."""
-    pa.default_memory_pool().release_unused()
-
-
-def _first_texts(texts: pa.LargeStringArray) -> str:
-    return examples(texts[:4].to_pylist())
-
-
-def _whole_numbers(texts: pa.LargeStringArray) -> npt.NDArray[np.int64] | None:
-    """Return what the texts are if all are whole numbers as a program writes them, none of which is very long."""
-    written = "^(0|[1-9][0-9]{0,17})$"
-    # Mostly the first one says it.
-    for part in (texts[:1], texts):
-        if not pc.all(pc.match_substring_regex(part, written), min_count=0).as_py():
-            return None
-    numbers: npt.NDArray[np.int64] = texts.cast(pa.int64()).to_numpy()
-    return numbers
-
-
-def _are_row_numbers(texts: pa.LargeStringArray, first: int = 0) -> bool:
-    """Whether the ids, each of which stands once, are 0...n-1 (or begin at another number), in any order."""
-    numbers = _whole_numbers(texts)
-    return numbers is not None and (numbers.min(), numbers.max()) == (first, first + len(numbers) - 1)
-
-
 @dataclass(frozen=True, eq=False)
 class AlignedEmbeddings:
-    """LLM vectors by a dataset's item ids, read in blocks.
+    """LLM vectors by the item ids of a dataset, read block by block.
 
     Parameters
     ----------
     embeddings : ItemEmbeddings
         The vectors.
     rows : ndarray of int, shape [n_items]
-        The row of each item's vector, -1 where it has none; ``[PAD]``, id 0, never has one.
+        The row of each item's vector, -1 for an item without one. ``[PAD]``, item id 0, never has one.
     tokens : LargeStringArray of Arrow, shape [n_items]
         The dataset's item tokens.
     warnings : tuple of str
-        What looks wrong with the ids and may be right.
+        What looks wrong about the ids of the vectors but may be right.
     """
 
     embeddings: ItemEmbeddings
@@ -308,12 +241,12 @@ class AlignedEmbeddings:
 
     @property
     def n_items(self) -> int:
-        """The number of items as RecBole counts them, with ``[PAD]``."""
+        """The number of items as RecBole counts them, ``[PAD]`` included."""
         return len(self.rows)
 
     @property
     def width(self) -> int:
-        """The number of dimensions, ``llm_dim``."""
+        """The number of dimensions of a vector, ``llm_dim``."""
         return self.embeddings.width
 
     @property
@@ -322,7 +255,10 @@ class AlignedEmbeddings:
         return np.flatnonzero(self.rows >= 0)
 
     def shuffled(self, seed: int) -> AlignedEmbeddings:
-        """Give the vectors to the items that have one in random order, from a generator of its own."""
+        """Return a copy that gives the vectors to the same items in a random order.
+
+        The order comes from a generator of its own, so that no other random number of a run changes.
+        """
         rows = self.rows.copy()
         rows[self.items] = np.random.default_rng(seed).permutation(rows[self.items])
         return replace(self, rows=rows)
@@ -330,19 +266,19 @@ class AlignedEmbeddings:
     def blocks(
         self, items: npt.NDArray[np.int64] | None = None, columns: Sequence[int] | None = None
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.floating[Any]]]]:
-        """Yield item ids and their vectors, shapes ``[k]`` and ``[k, llm_dim]``, in the order of the store.
+        """Yield blocks of item ids, shape ``[k]``, with their vectors, shape ``[k, llm_dim]``, in the store's order.
 
         Parameters
         ----------
         items : ndarray of int, optional
-            The items to read, each with a vector; all that have one if left out.
+            The ids of the items to read; each has a vector. Default: all items that have one.
         columns : sequence of int, optional
-            The dimensions to read; all if left out. Vectors are then of shape ``[k, len(columns)]``.
+            The dimensions to read; the vectors are then of shape ``[k, len(columns)]``. Default: all.
 
         Raises
         ------
         LLMInitError
-            If NaN or an infinity is read.
+            If a vector that is read holds NaN, an infinity or a number beyond float32.
         """
         ordered = self.in_store_order(self.items if items is None else items)
         wanted = None if columns is None else np.asarray(columns, dtype=np.int64)
@@ -352,7 +288,7 @@ class AlignedEmbeddings:
             yield ids, self.read(ids, wanted)
 
     def in_store_order(self, items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return items that have a vector in the order of the store."""
+        """Sort the ids of items that have a vector by the row of the vector."""
         count = len(self.embeddings.tokens)
         if len(items) < count / 16:
             return items[np.argsort(self.rows[items], kind="stable")]
@@ -364,13 +300,40 @@ class AlignedEmbeddings:
     def read(
         self, items: npt.NDArray[np.int64], columns: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.floating[Any]]:
-        """Copy the vectors of items that stand in the order of the store; see `ItemEmbeddings.take`.
+        """Copy the vectors of items that are given in the store's order; see `ItemEmbeddings.take`.
 
         Raises
         ------
         LLMInitError
-            If NaN, an infinity or a number beyond float32 is read.
+            If a vector that is read holds NaN, an infinity or a number beyond float32.
         """
         vectors = self.embeddings.take(self.rows[items], columns)
-        check_numbers(vectors, lambda broken: self.tokens.take(items[broken]), self.embeddings.source)
+        require_float32_range(vectors, lambda broken: self.tokens.take(items[broken]), self.embeddings.source)
         return vectors
+
+
+def aligned_in_order(
+    tokens: Sequence[str] | npt.NDArray[Any] | pa.LargeStringArray,
+    vectors: npt.NDArray[np.floating[Any]],
+    source: str,
+    fingerprint: str,
+) -> AlignedEmbeddings:
+    """Wrap vectors that are in the order of the item ids already.
+
+    Parameters
+    ----------
+    tokens : sequence, ndarray or LargeStringArray, shape [n_items]
+        The dataset's item tokens; the first one, ``[PAD]``, has no vector.
+    vectors : ndarray, shape [n_items - 1, llm_dim]
+        The vector of each other item.
+    source, fingerprint : str
+        As in `ItemEmbeddings`.
+    """
+    texts = as_texts(tokens)
+    embeddings = ItemEmbeddings(texts[1:], (vectors,), source, fingerprint)
+    return AlignedEmbeddings(embeddings, np.arange(-1, len(vectors)), texts)
+
+
+def no_vectors(tokens: Sequence[str] | pa.LargeStringArray) -> AlignedEmbeddings:
+    """Return vectors of width 0 for all items: the input of a strategy that reads no vectors."""
+    return aligned_in_order(tokens, np.empty((len(tokens) - 1, 0), dtype=np.float32), "no vectors", "none")

@@ -1,13 +1,19 @@
+"""One text per item: which fields are chosen, and which files are refused."""
+
+from __future__ import annotations
+
 import gzip
 import json
 import sys
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from recbole_llminit.encode.item_text import find_text_fields, parse_template, read_item_texts
+from recbole_llminit.encode.item_text import ItemTexts, find_text_fields, read_item_texts
 from recbole_llminit.errors import LLMInitError
-from tests.encoders import ended_in, run_bounded
+from tests.encoders import run_bounded
 from tests.stock import DATA
 
 ITEM = (
@@ -19,25 +25,18 @@ ITEM = (
 )
 
 
-def write(tmp_path, text=ITEM, name="toy.item"):
-    path = tmp_path / name
+def write(folder: Path, text: str = ITEM, name: str = "toy.item") -> Path:
+    path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def texts(found):
+def texts(found: ItemTexts) -> dict[str, str]:
+    """Return the texts by item."""
     return dict(zip(found.ids, found.texts, strict=True))
 
 
-def compose(tmp_path, template, **values):
-    """The text of one item with the given fields, the others missing."""
-    fields = [field for _, field, _ in parse_template(template)]
-    row = {"item_id": "i", **{field: values.get(field, "") for field in fields}}
-    path = write(tmp_path, json.dumps(row), "x.jsonl")
-    return read_item_texts(path, template=template).texts[0]
-
-
-def test_the_fields_of_a_dataset_are_found(tmp_path):
+def test_the_fields_of_a_dataset_are_found(tmp_path: Path) -> None:
     found = read_item_texts(write(tmp_path))
     assert found.template == "{title}. {brand}. {genres}"
     assert found.fields == ("title", "brand", "genres")
@@ -53,14 +52,14 @@ def test_the_fields_of_a_dataset_are_found(tmp_path):
     )
 
 
-def test_the_tiny_dataset():
+def test_the_tiny_dataset() -> None:
     found = read_item_texts(DATA / "tiny" / "tiny.item", fields=["title"])
     assert len(found.ids) == 28
     assert found.without_text == ("B005",)
     assert texts(found)["B021"] == "Guitar Strap"
 
 
-def test_title_like_fields_come_first_and_codes_never():
+def test_title_like_fields_come_first_and_codes_never() -> None:
     frame = pd.DataFrame(
         {
             "item_id": ["a", "b"],
@@ -78,69 +77,21 @@ def test_title_like_fields_come_first_and_codes_never():
             "brand_name": ["Acme", ""],
         }
     )
-    # The second name is a code, half of them is not most.
+    # The second product name is a code: half of the names are words, and not most.
     assert find_text_fields(frame, "item_id") == ["category", "brand_name"]
     frame["product_name"] = ["Salt 500 g", "R2-D2 figure"]
     assert find_text_fields(frame, "item_id") == ["product_name", "category", "brand_name"]
 
 
-@pytest.mark.parametrize(
-    ("template", "values", "expected"),
-    [
-        ("{title}. Brand: {brand}", {"title": "Salt", "brand": "Acme"}, "Salt. Brand: Acme"),
-        ("{title}. Brand: {brand}", {"title": "Salt"}, "Salt"),
-        ("{title}. Brand: {brand}", {"brand": "Acme"}, "Brand: Acme"),
-        ("{title}. Brand: {brand}.", {"title": "Salt", "brand": "Acme"}, "Salt. Brand: Acme."),
-        ("{title}. Brand: {brand}.", {"title": "Salt"}, "Salt"),
-        ("{title} ({year}). {genre}", {"title": "Heat", "genre": "Crime"}, "Heat. Crime"),
-        ("{title} ({year}). {genre}", {"year": "1995", "genre": "Crime"}, "(1995). Crime"),
-        ("{title} ({year}). {genre}", {"genre": "Crime"}, "Crime"),
-        ("{title} ({year}). {genre}", {"title": "Heat", "year": "1995"}, "Heat (1995)"),
-        ("title: {title} | text: {text}", {"title": "Salt"}, "title: Salt"),
-        ("title: {title} | text: {text}", {"text": "White"}, "text: White"),
-        ("{title}. {brand}", {"title": "Who?", "brand": "Acme"}, "Who? Acme"),
-        ("{title}. {brand}", {"title": "Acme Inc.", "brand": "Acme"}, "Acme Inc. Acme"),
-        ("{{{title}}}", {"title": "Salt"}, "{Salt}"),
-        ("{title} by {title}", {"title": "Salt"}, "Salt by Salt"),
-    ],
-)
-def test_missing_parts_are_dropped_cleanly(tmp_path, template, values, expected):
-    assert compose(tmp_path, template, **values) == expected
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("  two\t words\n", "two words"),
-        ("Salt &amp;amp; Pepper", "Salt & Pepper"),
-        ("AT&T &eacute; &#9733;", "AT&T é ★"),
-        ("non\u00a0breaking", "non breaking"),
-        ("half \ud83d pair", "half pair"),
-        (["Home", "", "Kitchen"], "Home, Kitchen"),
-        ([["Home", "Kitchen"], ["Garden"]], "Home, Kitchen, Garden"),
-        ({"Color": "red"}, "Color: red"),
-        (1995, "1995"),
-        (True, "True"),
-        ("['Home', 'Kitchen']", "Home, Kitchen"),
-        ('[["Home"], ["Garden"]]', "Home, Garden"),
-        ("[Deluxe]", "[Deluxe]"),
-        ("[__import__('os')]", "[__import__('os')]"),
-    ],
-)
-def test_texts_are_cleaned(tmp_path, given, expected):
-    assert compose(tmp_path, "{title}", title=given) == expected
-
-
-@pytest.mark.parametrize("missing", ["", "  ", "nan", "None", "N/A", "&nbsp;", None, [], float("nan")])
-def test_what_means_missing(tmp_path, missing):
-    row = [{"item_id": "a", "title": missing}, {"item_id": "b", "title": "Nancy"}]
+def test_an_item_whose_field_means_missing_has_no_text(tmp_path: Path) -> None:
+    row = [{"item_id": "a", "title": "&nbsp;"}, {"item_id": "b", "title": "Nancy"}]
     path = write(tmp_path, "\n".join(map(json.dumps, row)), "x.jsonl")
     found = read_item_texts(path, fields=["title"])
     assert (found.ids, found.texts, found.without_text) == (("b",), ("Nancy",), ("a",))
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.csv.gz", "x.jsonl", "x.json", "x.parquet"])
-def test_texts_from_a_table_of_ones_own(tmp_path, name):
+def test_texts_from_the_users_own_table(tmp_path: Path, name: str) -> None:
     frame = pd.DataFrame({"title": ['Salt, "fine"', "Two\nlines"], "item_id": ["007", "b"]})
     path = tmp_path / name
     if name.endswith("parquet"):
@@ -153,33 +104,33 @@ def test_texts_from_a_table_of_ones_own(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
-def test_numbers_as_ids(tmp_path, name):
+def test_numbers_as_ids(tmp_path: Path, name: str) -> None:
     frame = pd.DataFrame({"movie": [1, 20], "title": ["Heat", "Jaws"]})
     path = tmp_path / name
     frame.to_parquet(path) if name.endswith("parquet") else frame.to_json(path, orient="records", lines=True)
     assert texts(read_item_texts(path, id_field="movie")) == {"1": "Heat", "20": "Jaws"}
 
 
-def test_recboles_separators_and_encoding(tmp_path):
+def test_recboles_separators_and_encoding(tmp_path: Path) -> None:
     path = tmp_path / "x.item"
     path.write_bytes("item_id:token::title:token_seq::genres:token_seq\n1::Café::Action|Drama\n".encode("latin-1"))
     found = read_item_texts(path, field_separator="::", seq_separator="|", encoding="latin-1")
     assert texts(found) == {"1": "Café. Action, Drama"}
 
 
-def test_a_column_of_bytes_is_text(tmp_path):
+def test_a_column_of_bytes_is_text(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pd.DataFrame({"item_id": [b"a"], "title": ["Grün".encode()]}).to_parquet(path)
     assert texts(read_item_texts(path)) == {"a": "Grün"}
 
 
-def test_a_column_may_have_any_name(tmp_path):
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
     path = write(tmp_path, "item_id,og:title,a {b}\nx,Green tea,Black tea\n", "x.csv")
     found = read_item_texts(path)
     assert (found.fields, found.texts) == (("og:title", "a {b}"), ("Green tea. Black tea",))
 
 
-def test_what_cannot_be_decoded(tmp_path):
+def test_what_cannot_be_decoded(tmp_path: Path) -> None:
     with pytest.raises(LLMInitError, match="x.item cannot be read .*unknown encoding"):
         read_item_texts(write(tmp_path, name="x.item"), encoding="utf-99")
     (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"item_id,title\na,Green tea\n" * 99)[:40])
@@ -187,31 +138,27 @@ def test_what_cannot_be_decoded(tmp_path):
         read_item_texts(tmp_path / "x.csv.gz")
 
 
-def test_an_item_that_stands_twice(tmp_path):
+def test_an_item_that_stands_twice(tmp_path: Path) -> None:
     path = write(tmp_path, "item_id:token\ttitle:token\na\tSalt\na\tSalt\n")
     assert texts(read_item_texts(path)) == {"a": "Salt"}
     path = write(tmp_path, "item_id:token\ttitle:token\na\tSalt\na\tPepper\n")
-    with pytest.raises(LLMInitError, match=r"1 rows of an item that stands there with another text \(a\)"):
+    with pytest.raises(LLMInitError, match=r"toy.item has 1 rows.*\(a\).*one text for each item"):
         read_item_texts(path)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"id_field": "asin"}, r"no column asin \(it has item_id, title, brand, genres\): .*set ITEM_ID_FIELD"),
-        ({"fields": ["name"]}, "has no field name"),
-        ({"template": "{title} {nam}"}, "has no field nam .*expected the fields of the template"),
-        ({"fields": ["title"], "template": "{title}"}, "llm_text_fields and llm_text_template are both set"),
-        ({"template": "title"}, "names no field"),
-        ({"template": "{title"}, "is malformed"),
-        ({"template": "{}"}, "is malformed: expected the names of fields in braces"),
-        ({"template": "{title!r}"}, "is malformed"),
-        ({"template": "{title:>10}"}, "is malformed"),
-        # A format that reads attributes or evaluates anything is only a name that no field has.
+        ({"id_field": "asin"}, r"toy.item.*asin.*item_id, title, brand, genres.*ITEM_ID_FIELD"),
+        ({"fields": ["name"]}, "toy.item has no field name.*title, brand, genres"),
+        ({"template": "{title} {nam}"}, r"has no field nam .*\{title\} \{nam\}"),
+        ({"fields": ["title"], "template": "{title}"}, "llm_text_fields and llm_text_template.*set one"),
+        ({"template": "{title"}, "llm_text_template.*malformed"),
+        # An attribute is no more than the name of a field that does not exist.
         ({"template": "{title.__class__}"}, "has no field title.__class__"),
     ],
 )
-def test_settings_that_are_refused(tmp_path, settings, message):
+def test_settings_that_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(LLMInitError, match=message):
         read_item_texts(write(tmp_path), **settings)
 
@@ -219,26 +166,26 @@ def test_settings_that_are_refused(tmp_path, settings, message):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.txt", "a", "not a form of texts that can be read: expected .item, .csv"),
+        ("x.txt", "a", "x.txt.*expected .item, .csv"),
         ("x.parquet", "no parquet", "x.parquet cannot be read"),
         ("x.jsonl", "{", "x.jsonl cannot be read"),
         (
             "x.item",
             "item_id:token\ttitle:token\na\tb\tc\td\n",
-            "x.item cannot be read .*its rows have more fields than its header",
+            "x.item cannot be read .*more fields than its header",
         ),
         (
             "x.item",
             "item_id:token\tyear:token\na\t1995\n",
-            "no field of .* is a text .*llm_text_fields, .*llm_text_file",
+            "no field of .*x.item.*llm_text_fields.*llm_text_file",
         ),
         ("x.csv", "item_id,title\na,b\nc,d,e\n", "x.csv cannot be read .*line 3"),
         ("x.jsonl", '{"item_id": null, "title": "A b"}', "has the item id (None|nan)"),
-        ("x.jsonl", '{"item_id": "a\\ud83d", "title": "A b"}', r"has the item id 'a\\ud83d', half a surrogate pair"),
+        ("x.jsonl", '{"item_id": "a\\ud83d", "title": "A b"}', r"x.jsonl has the item id 'a\\ud83d'.*surrogate.*UTF-8"),
         ("x.jsonl", '{"item_id": ["a"], "title": "A b"}', r"has the item id \['a'\]"),
         ("x.jsonl", '{"item_id": {"a": 1}, "title": "A b"}', "has the item id {'a': 1}"),
         ("x.jsonl", '{"item_id": true, "title": "A b"}', "has the item id True"),
-        ("x.jsonl", '{"item_id": "a", "t\\ud83d": "A b"}', r"has a field 't\\ud83d', half a surrogate pair"),
+        ("x.jsonl", '{"item_id": "a", "t\\ud83d": "A b"}', r"x.jsonl has a field 't\\ud83d'.*surrogate.*UTF-8"),
         (
             "x.jsonl",
             '{"item_id": "a", "title": ' + "[" * 60 + '"A b"' + "]" * 60 + "}",
@@ -253,7 +200,7 @@ def test_settings_that_are_refused(tmp_path, settings, message):
         (
             "x.jsonl",
             '{"item_id": "a", "title": "A b"}\n[1, 2]',
-            "x.jsonl holds a list in line 2: expected a JSON object a line",
+            "x.jsonl holds a list in line 2.*JSON object",
         ),
         ("x.json", '[{"item_id": "a", "title": "A b"}]', "x.json holds a list in line 1"),
         ("x.jsonl", "5", "x.jsonl holds a int in line 1"),
@@ -263,67 +210,24 @@ def test_settings_that_are_refused(tmp_path, settings, message):
         ("x.csv", "item_id,title\na,\nb,nan\n", "no field of .* is a text"),
     ],
 )
-def test_files_that_are_refused(tmp_path, name, content, message):
+def test_files_that_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
     with pytest.raises(LLMInitError, match=message):
         read_item_texts(write(tmp_path, content, name))
 
 
-def test_no_item_has_a_text(tmp_path):
+def test_no_item_has_a_text(tmp_path: Path) -> None:
     path = write(tmp_path, "item_id,title\na,\nb,nan\n", "x.csv")
-    with pytest.raises(LLMInitError, match=r"none of the 2 items of .* has a text by the template '\{title\}'"):
+    with pytest.raises(LLMInitError, match=r"none of the 2 items of .*x.csv.*\{title\}.*llm_text_file"):
         read_item_texts(path, fields=["title"])
 
 
-def test_a_missing_file():
-    with pytest.raises(LLMInitError, match="there is no nowhere.item .*expected texts"):
+def test_a_missing_file() -> None:
+    with pytest.raises(LLMInitError, match="no nowhere.item.*texts"):
         read_item_texts("nowhere.item")
 
 
-LONG = 10_000_000
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("green tea " * (LONG // 10), "green tea " * 100_000),
-        ("x" * LONG, "x" * 1_000_000),
-        ("1" * LONG + " tea leaves", "1" * 1_000_000),
-        ("&" + "amp;" * (LONG // 4), None),
-        ("&#38;" + "#38;" * (LONG // 4), None),
-        ("&#" + "9" * LONG, "&#" + "9" * 999_998),
-        ("[" + "1, " * (LONG // 3) + "1]", None),
-        ("[" * (LONG // 2) + "]" * (LONG // 2), "[" * 1_000_000),
-        ("[1" + "+1" * (LONG // 2) + "]", None),
-        ("[" + "-" * 50_000 + "1]", "[" + "-" * 50_000 + "1]"),
-        ("[1" + "+1" * 40_000 + "]", "[1" + "+1" * 40_000 + "]"),
-        ("[0x" + "f" * 50_000 + "]", "[0x" + "f" * 50_000 + "]"),
-    ],
-)
-def test_a_text_of_ten_megabytes_ends_in_time(tmp_path, caplog, text, expected):
-    rows = [{"item_id": "a", "title": text}, {"item_id": "b", "title": "Earl Grey"}, {"item_id": "c", "title": "Mint"}]
-    path = write(tmp_path, "\n".join(map(json.dumps, rows)), "x.jsonl")
-    with ended_in(40):
-        found = texts(read_item_texts(path))
-    assert (found["b"], found["c"]) == ("Earl Grey", "Mint")
-    assert len(found["a"]) <= 1_000_000
-    if expected is not None:
-        assert found["a"] == expected.strip()
-    told = [line for line in caplog.messages if "1 texts of" in line and "longer than 1,000,000 characters" in line]
-    assert len(told) == (len(text) > 1_000_000)
-
-
-def test_a_text_of_a_million_characters_stays_whole(tmp_path, caplog):
-    path = write(tmp_path, json.dumps({"item_id": "a", "title": "tea " * 249_999 + "tea."}), "x.jsonl")
-    assert read_item_texts(path).texts == ("tea " * 249_999 + "tea.",)
-    assert not caplog.messages
-
-
-def test_entities_encoded_many_times(tmp_path):
-    assert compose(tmp_path, "{title}", title="Salt &" + "amp;" * 9 + " Pepper") == "Salt & Pepper"
-
-
-def test_parquet_of_any_bytes_is_texts_or_an_error(tmp_path):
-    """In a process of its own: a crash would end this one."""
+def test_parquet_of_any_bytes_is_texts_or_an_error(tmp_path: Path) -> None:
+    """The reader runs in a process of its own, which it could crash."""
     frame = pd.DataFrame({"item_id": ["a", "b"], "title": ["Green tea", "Earl Grey"], "tags": [["x", "y"], []]})
     frame.to_parquet(tmp_path / "right.parquet")
     run_bounded([sys.executable, "-c", MUTATE, str(tmp_path)], seconds=240)

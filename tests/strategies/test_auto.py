@@ -1,27 +1,37 @@
 """Which strategy auto takes for which data."""
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.initialization.initializer import initialize_embeddings_
+from recbole_llminit.initialization.initializer import InitSettings, initialize_embeddings_
 from recbole_llminit.inspection import inspect_vectors
 from recbole_llminit.integration.config import Config
 from recbole_llminit.strategies.auto import Auto
-from recbole_llminit.strategies.base import get_strategy
+from recbole_llminit.strategies.base import Fit, Strategy, get_strategy
+from recbole_llminit.strategies.canonical_correlation import CanonicalCorrelation, CanonicalFit
 from recbole_llminit.strategies.co_consumption import CoConsumption
-from recbole_llminit.strategies.projection import CanonicalCorrelation, Whitening
+from recbole_llminit.strategies.projection import Projection, Whitening
+from recbole_llminit.vectors.embeddings import AlignedEmbeddings
+from tests.messages import logged, naming
+from tests.strategies.toy_data import fit_affine, interactions_of
 
-N_USERS, N_ITEMS, N_TASTES, SIZE = 120, 90, 3, 4
+N_USERS, N_ITEMS, N_TASTES, N_COMPONENTS = 120, 90, 3, 4
 CCA, WHITEN = CanonicalCorrelation(), Whitening()
+Embed = Callable[..., AlignedEmbeddings]
 
 
 @pytest.fixture
-def interactions():
+def interactions() -> csr_matrix:
     """Each user has four items of one of three tastes, in turn over the items."""
     generator = np.random.default_rng(0)
     dense = np.zeros((N_USERS + 1, N_ITEMS + 1), dtype=np.float32)
@@ -32,7 +42,7 @@ def interactions():
 
 
 @pytest.fixture
-def vectors(embed):
+def vectors(embed: Embed) -> AlignedEmbeddings:
     """The taste of each item in the first three columns, and noise."""
     generator = np.random.default_rng(1)
     tastes = np.eye(N_TASTES)[np.arange(N_ITEMS) % N_TASTES]
@@ -40,28 +50,45 @@ def vectors(embed):
     return embed(*np.hstack([tastes, np.zeros((N_ITEMS, 5))]) + noise)
 
 
-def agreement(vectors, interactions):
-    return CCA.agreement(vectors, SIZE, interactions=interactions)
+@pytest.fixture
+def solved(monkeypatch: pytest.MonkeyPatch) -> list[AlignedEmbeddings]:
+    """The vectors whose co-consumption moment was computed, in order."""
+    moment, seen = CoConsumption.moment, list[AlignedEmbeddings]()
+
+    def count(
+        walk: CoConsumption, mean: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        seen.append(walk.embeddings)
+        return moment(walk, mean, weights)
+
+    monkeypatch.setattr(CoConsumption, "moment", count)
+    return seen
 
 
-def test_it_goes_by_the_agreement(vectors, interactions):
+def adjusted_correlation(vectors: AlignedEmbeddings, interactions: csr_matrix) -> float:
+    return CCA.fit(vectors, N_COMPONENTS, interactions=interactions, seed=0).canonical.adjusted_correlation
+
+
+def test_it_goes_by_the_adjusted_correlation(vectors: AlignedEmbeddings, interactions: csr_matrix) -> None:
     # Three tastes span two directions, in which a user's items are alike but for some noise.
-    found = agreement(vectors, interactions)
+    found = adjusted_correlation(vectors, interactions)
     assert 1.6 < found < 2.1
-    for bound, taken in ((found - 0.01, CCA), (found + 0.01, WHITEN)):
-        assert Auto(bound).resolve(vectors, SIZE, interactions=interactions) == taken
-    assert get_strategy("auto").agreement == 2
+    for threshold, taken in ((found - 0.01, CCA), (found + 0.01, WHITEN)):
+        assert Auto(threshold).resolve(vectors, N_COMPONENTS, interactions=interactions, seed=0) == taken
+    assert get_strategy("auto") == Auto(threshold=2)
 
 
-def test_vectors_in_random_order_do_not_agree(vectors, interactions):
-    found = [agreement(vectors.shuffled(seed), interactions) for seed in range(100)]
+def test_vectors_in_random_order_are_not_correlated(vectors: AlignedEmbeddings, interactions: csr_matrix) -> None:
+    found = [adjusted_correlation(vectors.shuffled(seed), interactions) for seed in range(100)]
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(100) and np.std(found) < 0.3
-    assert Auto(1).resolve(vectors.shuffled(0), SIZE, interactions=interactions) == WHITEN
+    assert Auto(1).resolve(vectors.shuffled(0), N_COMPONENTS, interactions=interactions, seed=0) == WHITEN
 
 
-def test_chance_does_not_look_like_agreement_where_directions_are_as_many_as_items(embed, interactions):
+def test_chance_does_not_look_like_correlation_where_directions_are_as_many_as_items(
+    embed: Embed, interactions: csr_matrix
+) -> None:
     wide = embed(*np.random.default_rng(2).normal(size=(N_ITEMS, 200)))
-    assert abs(agreement(wide, interactions)) < 0.5
+    assert abs(adjusted_correlation(wide, interactions)) < 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,83 +96,110 @@ def test_chance_does_not_look_like_agreement_where_directions_are_as_many_as_ite
     [
         pytest.param([[1], [2], []], "no user has two training items with a vector", id="alone"),
         pytest.param([[1, 7], [2]], "no user has two training items with a vector", id="together with one without"),
-        pytest.param([[1, 2, 3], [2, 3]], "has 2 directions to project on", id="too few"),
-        pytest.param([[5, 6]], "are all equal", id="equal vectors"),
+        pytest.param([[1, 2, 3], [2, 3]], "2 directions", id="too few"),
+        pytest.param([[5, 6]], "all equal", id="equal vectors"),
     ],
 )
-def test_whiten_where_cca_cannot_be_fitted(embed, caplog, histories, reason):
+def test_whiten_where_cca_cannot_be_fitted(
+    embed: Embed, caplog: pytest.LogCaptureFixture, histories: Sequence[Sequence[int]], reason: str
+) -> None:
     rows = [*np.random.default_rng(0).normal(size=(4, 3)), [1, 2, 3], [1, 2, 3], None]
-    vectors = embed(*rows)
-    dense = np.zeros((len(histories) + 1, 8), dtype=np.float32)
-    for user, items in enumerate(histories, start=1):
-        dense[user, items] = 1
+    vectors, interactions = embed(*rows), interactions_of(*histories, n_items=7)
     strategy = Auto(-100)
     with caplog.at_level(logging.INFO):
-        assert strategy.resolve(vectors, 3, interactions=csr_matrix(dense)) == WHITEN
-    assert "init_strategy auto is whiten, as cca cannot be fitted" in caplog.text and reason in caplog.text
-    assert strategy.fit(vectors, 3, interactions=csr_matrix(dense), seed=0).matrix.shape == (3, 3)
+        assert strategy.resolve(vectors, 3, interactions=interactions, seed=0) == WHITEN
+    assert logged(caplog, "init_strategy auto", "whiten", "cca cannot be fitted", reason)
+    fit = strategy.fit(vectors, 3, interactions=interactions, seed=0)
+    assert type(fit) is Fit and fit.strategy == WHITEN
+    ours, theirs = (fit_affine(one, vectors, 3, interactions) for one in (strategy, WHITEN))
+    assert ours.matrix.shape == (3, 3) and np.array_equal(ours.matrix, theirs.matrix)
 
 
-@pytest.mark.parametrize(("bound", "taken"), [(0, CCA), (9, WHITEN)])
-def test_its_map_is_that_of_what_it_takes(vectors, interactions, bound, taken):
-    ours, theirs = (one.fit(vectors, SIZE, interactions=interactions, seed=0) for one in (Auto(bound), taken))
+@pytest.mark.parametrize(("threshold", "taken"), [(0, CCA), (9, WHITEN)])
+def test_its_map_is_that_of_what_it_takes(
+    vectors: AlignedEmbeddings, interactions: csr_matrix, threshold: float, taken: Projection
+) -> None:
+    ours, theirs = (fit_affine(one, vectors, N_COMPONENTS, interactions) for one in (Auto(threshold), taken))
     assert np.array_equal(ours.matrix, theirs.matrix) and np.array_equal(ours.offset, theirs.offset)
 
 
-def test_what_was_solved_for_the_agreement_is_not_solved_again(vectors, interactions, monkeypatch):
-    moment, solved = CoConsumption.moment, []
-    monkeypatch.setattr(CoConsumption, "moment", lambda *given: solved.append(given) or moment(*given))
-
-    def fit(strategy, vectors=vectors, interactions=interactions, size=SIZE):
-        found = strategy.fit(vectors, size, interactions=interactions, seed=0)
-        return found, len(solved)
-
-    taken = Auto(1).resolve(vectors, SIZE, interactions=interactions)
-    assert len(solved) == 1
-    first, count = fit(taken)
-    assert count == 1
-    # Other vectors, another strategy, other interactions, and the first again, of which the last was kept.
-    for number, given in enumerate(
-        [
-            {"vectors": vectors.shuffled(0)},
-            {"strategy": CanonicalCorrelation(shrinkage=0.3)},
-            {"interactions": interactions[:60]},
-            {},
-        ],
-        start=2,
-    ):
-        again, count = fit(**{"strategy": CCA, **given})
-        assert count == number
-    assert np.array_equal(first.matrix, again.matrix)
-    with pytest.raises(LLMInitError, match="has 8 directions to project on, and a table has 9 columns"):
-        fit(CCA, size=9)
+@pytest.mark.parametrize(("threshold", "taken"), [(0, CCA), (9, WHITEN)])
+def test_a_fit_solves_once_and_hands_the_directions_on(
+    vectors: AlignedEmbeddings,
+    interactions: csr_matrix,
+    solved: list[AlignedEmbeddings],
+    threshold: float,
+    taken: Projection,
+) -> None:
+    """The directions decide, and are in the fit of whichever strategy is taken."""
+    fit = Auto(threshold).fit(vectors, N_COMPONENTS, interactions=interactions, seed=0)
+    fit.reduction(2)
+    assert isinstance(fit, CanonicalFit) and fit.strategy == taken
+    assert fit.canonical.strategy == CCA and fit.canonical.embeddings is vectors
+    found = fit.canonical.adjusted_correlation
+    assert solved == [vectors]
+    assert found == adjusted_correlation(vectors, interactions)
 
 
-def test_a_strategy_that_leaves_nothing_open_is_itself(vectors, interactions):
-    assert CCA.resolve(vectors, SIZE, interactions=interactions) is CCA
+@pytest.mark.parametrize("strategy", [CCA, Auto(-100)], ids=repr)
+def test_more_columns_than_directions(vectors: AlignedEmbeddings, interactions: csr_matrix, strategy: Strategy) -> None:
+    """Then whiten cannot be fitted either."""
+    with pytest.raises(LLMInitError, match=naming("8 directions", "9 columns")):
+        strategy.fit(vectors, 9, interactions=interactions, seed=0)
 
 
-@pytest.mark.parametrize(("bound", "taken"), [(1, CCA), (9, WHITEN)])
+@pytest.mark.parametrize(("threshold", "taken"), [(0, CCA), (9, WHITEN)])
+def test_an_initialization_solves_once_for_all_widths(
+    vectors: AlignedEmbeddings,
+    interactions: csr_matrix,
+    solved: list[AlignedEmbeddings],
+    threshold: float,
+    taken: Projection,
+) -> None:
+    model = nn.ModuleDict({"item": nn.Embedding(N_ITEMS + 1, 4), "item_wide": nn.Embedding(N_ITEMS + 1, 6)})
+    report = initialize_embeddings_(model, vectors, interactions, Auto(threshold), seed=0)
+    assert solved == [vectors] and sorted(report.reductions) == [4, 6] and report.strategy == repr(taken)
+
+
+@pytest.mark.parametrize("given_fit", [False, True], ids=["strategy", "fit"])
+@pytest.mark.parametrize(("threshold", "taken"), [(1, CCA), (9, WHITEN)])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_the_report_says_what_was_taken(vectors, interactions, bound, taken, shuffle):
-    """A control shuffles what is taken for the vectors; what shuffled ones agree on, nothing, does not choose."""
-    model = nn.ModuleDict({"user": nn.Embedding(N_USERS + 1, SIZE), "item": nn.Embedding(N_ITEMS + 1, SIZE)})
-    report = initialize_embeddings_(model, vectors, interactions, Auto(bound), seed=0, shuffle=shuffle)
+def test_the_report_says_what_was_taken(
+    vectors: AlignedEmbeddings,
+    interactions: csr_matrix,
+    threshold: float,
+    taken: Projection,
+    shuffle: bool,
+    given_fit: bool,
+) -> None:
+    """A control shuffles what is taken for the vectors; what shuffled ones have in common, nothing, does not choose."""
+    model = nn.ModuleDict(
+        {"user": nn.Embedding(N_USERS + 1, N_COMPONENTS), "item": nn.Embedding(N_ITEMS + 1, N_COMPONENTS)}
+    )
+    strategy = Auto(threshold)
+    report = initialize_embeddings_(
+        model,
+        vectors,
+        interactions,
+        strategy.fit(vectors, N_COMPONENTS, interactions=interactions, seed=0) if given_fit else strategy,
+        seed=0,
+        settings=InitSettings(shuffle=shuffle),
+    )
     assert (report.strategy, report.scale) == (repr(taken), str(taken.default_scale))
 
 
-def test_the_log_and_a_look_say_it_too(llm, caplog):
-    settings = {**llm, "embedding_size": 4, "init_strategy": "auto", "state": "INFO"}
-    for bound, taken in ((-9, "cca"), (9, "whiten")):
-        with caplog.at_level(logging.INFO):
-            *_, start = inspect_vectors(
-                Config("BPR", config_dict={**settings, "init_args": {"agreement": bound}})
-            ).parts
-        assert f"init_strategy auto is {taken}: the vectors of co-consumed items have an agreement of" in caplog.text
-        assert repr(get_strategy(taken)) in str(start)
+@pytest.mark.parametrize(("threshold", "taken"), [(-9, "cca"), (9, "whiten")])
+def test_the_log_and_a_look_say_it_too(
+    llm: dict[str, Any], caplog: pytest.LogCaptureFixture, threshold: float, taken: str
+) -> None:
+    settings = {**llm, "embedding_size": 4, "init_strategy": "auto", "init_args": {"threshold": threshold}}
+    with caplog.at_level(logging.INFO):
+        inspection = inspect_vectors(Config("BPR", config_dict={**settings, "state": "INFO"}))
+    assert logged(caplog, f"init_strategy auto is {taken}", "adjusted correlation", f"cca from {threshold}")
+    assert repr(get_strategy(taken)) in str(inspection.parts[-1])
 
 
-@pytest.mark.parametrize("bound", ["many", float("nan"), True])
-def test_bad_bound(bound):
-    with pytest.raises(LLMInitError, match="init_args agreement is .*: expected a number such as 1"):
-        get_strategy("auto", {"agreement": bound})
+@pytest.mark.parametrize("threshold", ["many", float("nan"), True])
+def test_bad_threshold(threshold: float | str) -> None:
+    with pytest.raises(LLMInitError, match=naming("init_args threshold", repr(threshold), "a number", "such as 1")):
+        get_strategy("auto", {"threshold": threshold})

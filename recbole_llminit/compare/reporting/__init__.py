@@ -1,0 +1,1 @@
+"""From the finished trials of a comparison to its report."""

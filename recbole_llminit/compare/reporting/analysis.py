@@ -1,0 +1,252 @@
+"""From the finished trials of a comparison to the frames of its report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recbole_llminit.compare.options import Role
+from recbole_llminit.compare.reporting.lines import LINE_COLUMNS, Line, Part
+from recbole_llminit.compare.reporting.results import LineResults, Results, describe_training, each_result, score_sign
+from recbole_llminit.compare.reporting.statistics import holm, paired_test, user_differences
+from recbole_llminit.compare.reporting.strata import item_strata, user_strata
+from recbole_llminit.compare.runner import seconds_per_epoch
+from recbole_llminit.compare.trial import TrialResult
+from recbole_llminit.spectrum import Spectrum
+
+_CURVE_COLUMNS = ("epoch", "score", "seconds")
+_SPECTRUM_COLUMNS = ("table", "side", "effective_rank", "information_abundance", "singular_values")
+# The settings that stand in the report where all trained models of a part share them.
+_PROTOCOL_KEYS = ("eval_args", "repeatable", "metrics", "topk", "valid_metric", "epochs", "eval_step", "stopping_step",
+                  "learning_rate", "train_batch_size", "embedding_size", "train_neg_sample_args")  # fmt: skip
+_DEFAULT_CUT_OFF = 10
+
+
+def tested_metrics(valid_metric: str, result: Mapping[str, float], users: pd.DataFrame) -> tuple[str, ...]:
+    """Return the metrics that are tested: those at the cut-off of the validation metric that are means over users.
+
+    Where the validation metric has no cut-off, that of the first test metric is taken.
+
+    Parameters
+    ----------
+    valid_metric : str
+        The validation metric, such as ``ndcg@10``.
+    result : mapping of str to float
+        The test metrics.
+    users : DataFrame
+        A row for each user; it has a column for each metric that is a mean over users.
+    """
+    cut_offs = [_cut_off(metric) for metric in (valid_metric, *result) if "@" in metric]
+    chosen = cut_offs[0] if cut_offs else ""
+    return tuple(metric for metric in result if _cut_off(metric) == chosen and metric in users)
+
+
+def recall_cut_off(metrics: Sequence[str]) -> int:
+    """Return the cut-off at which the recall of test interactions is measured: that of the tested metrics."""
+    return int(_cut_off(metrics[0])) if metrics else _DEFAULT_CUT_OFF
+
+
+def tabulate_tests(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each pair of lines that is tested, and each metric.
+
+    Each LLM initialization is tested against every baseline and against the initializations of its model without an
+    LLM; each control is tested against the stock initializations of its model. ``p_holm`` is corrected over all tests
+    of the same part and metric.
+    """
+    rows = []
+    for line, of_line in results.items():
+        for other, of_other in results.items():
+            if not _is_tested(line, of_line.role, other, of_other.role):
+                continue
+            for metric in metrics:
+                differences, seeds = user_differences(_by_seed(of_line, metric), _by_seed(of_other, metric))
+                if len(differences) < 2:
+                    continue
+                rows.append({**line._asdict(), "reference": other.name, "of_model": line.model == other.model,
+                             "metric": metric, **vars(paired_test(differences, len(seeds)))})  # fmt: skip
+    tests = pd.DataFrame(rows)
+    if len(tests):
+        tests["p_holm"] = tests.groupby(["dataset", "drop", "metric"])["p"].transform(lambda p: holm(p.to_list()))
+    return tests
+
+
+def tabulate_strata(results: Results, options: Mapping[str, Any], metrics: Sequence[str]) -> pd.DataFrame:
+    """Return a row for each line, side (user, item) and stratum: counts and metrics, means over the seeds."""
+    cut_off = recall_cut_off(metrics)
+    frames = []
+    for line, of_line in results.items():
+        trials = list(of_line.by_seed.values())
+        user_columns = ["user_id", "train_interactions", *metrics]
+        by_side = {
+            "user": [user_strata(trial.users[user_columns], options["user_strata"]) for trial in trials],
+            "item": [item_strata(trial.ranks, options["item_strata"], [cut_off]) for trial in trials],
+        }
+        for side, by_seed in by_side.items():
+            means = pd.concat(by_seed).groupby(level=0, observed=False).mean().reset_index()
+            for place, (column, value) in enumerate({**line._asdict(), "side": side}.items()):
+                means.insert(place, column, value)
+            frames.append(means.astype({"stratum": object}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def tabulate_efficiency(results: Results) -> pd.DataFrame:
+    """Return a row for each line: parameters, times and memory, medians over the seeds.
+
+    It also says when the line reaches the best validation score of the stock initialization with the same seed.
+    """
+    rows = []
+    for line, of_line in results.items():
+        stock = results.get(line._replace(initialization="none"))
+        stock_by_seed = stock.by_seed if stock else {}
+        measured = [
+            _measure_efficiency(result.content, stock_by_seed.get(seed)) for seed, result in of_line.by_seed.items()
+        ]
+        frame = pd.DataFrame(measured).astype(float)
+        common_seeds = sum(seed in stock_by_seed for seed in of_line.by_seed)
+        rows.append(
+            {
+                **line._asdict(),
+                **frame.median().to_dict(),
+                "seeds_at_limit": int(frame["at_limit"].sum()),
+                # A seed that never gets there counts as later than any that does.
+                **{key: _median_or_never(frame[key]) for key in ("epochs_to_stock", "seconds_to_stock")},
+                "seeds": common_seeds,
+                "seeds_reaching_stock": int(frame["epochs_to_stock"].notna().sum()) if common_seeds else None,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def tabulate_curves(results: Results) -> pd.DataFrame:
+    """Return a row for each line, seed and validation: epoch, score, and seconds since the start of the run."""
+    rows = [
+        {**line._asdict(), "seed": seed, **point}
+        for line, seed, result in each_result(results)
+        for point in result.content["curve"]
+    ]
+    return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "seed", *_CURVE_COLUMNS])
+
+
+def tabulate_spectra(results: Results) -> pd.DataFrame:
+    """Return a row for each line, seed and trained user or item table: its singular values and what they say."""
+    rows = []
+    for line, seed, result in each_result(results):
+        # Trials of an earlier version have no spectra.
+        for table in result.content.get("spectra", ()):
+            spectrum = Spectrum(tuple(table["spectrum"]["singular_values"]))
+            rows.append(
+                {
+                    **line._asdict(),
+                    "seed": seed,
+                    "table": table["label"],
+                    "side": table["side"],
+                    "effective_rank": spectrum.effective_rank,
+                    "information_abundance": spectrum.information_abundance,
+                    "singular_values": list(spectrum.singular_values),
+                }
+            )
+    return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "seed", *_SPECTRUM_COLUMNS])
+
+
+def tabulate_protocol(results: Results) -> pd.DataFrame:
+    """Return a row for each part: counts of its first trial, and the settings that all its trained models share."""
+    trials_by_part: dict[Part, list[TrialResult]] = {}
+    for line, of_line in results.items():
+        trials_by_part.setdefault(line.part, []).extend(of_line.by_seed.values())
+    rows = []
+    for part, trials in trials_by_part.items():
+        users, ranks = trials[0].users, trials[0].ranks
+        rows.append(
+            {
+                **part._asdict(),
+                "users_tested": users["user_id"].nunique(),
+                "their_training_interactions": int(users.groupby("user_id")["train_interactions"].first().sum()),
+                "test_interactions": len(ranks),
+                "items_tested": ranks["item_id"].nunique(),
+                **_shared_settings([trial.content["config"] for trial in trials]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def describe_environment(trials: Mapping[str, TrialResult]) -> tuple[str, ...]:
+    """Return the versions and machines of the trials, and the vectors that they read, each once."""
+    return tuple(dict.fromkeys(line for trial in trials.values() for line in _describe_environment(trial.content)))
+
+
+def _cut_off(metric: str) -> str:
+    return metric.rpartition("@")[2]
+
+
+def _is_tested(line: Line, role: Role, other: Line, other_role: Role) -> bool:
+    if line.part != other.part:
+        return False
+    same_model = line.model == other.model
+    if role == "llm":
+        return other_role == "baseline" or (same_model and other_role != "llm")
+    return role == "control" and other_role == "stock" and same_model
+
+
+def _by_seed(results: LineResults, metric: str) -> dict[int, pd.Series]:
+    return {seed: result.users.set_index("user_id")[metric] for seed, result in results.by_seed.items()}
+
+
+def _measure_efficiency(content: Mapping[str, Any], stock: TrialResult | None) -> dict[str, Any]:
+    reached = None if stock is None else _reach(content, stock.content["best_valid_score"])
+    epochs_to_stock, seconds_to_stock = reached or (None, None)
+    training = describe_training(content)
+    return {
+        "parameters": content["parameters"],
+        "initialization_seconds": content["initialization_seconds"],
+        "seconds_per_epoch": seconds_per_epoch(content["curve"]),
+        "peak_memory_bytes": content["peak_memory_bytes"],
+        "best_epoch": training["best_epoch"],
+        "at_limit": training["at_limit"],
+        "epochs_to_stock": epochs_to_stock,
+        "seconds_to_stock": seconds_to_stock,
+    }
+
+
+def _reach(content: Mapping[str, Any], target: float) -> tuple[int, float] | None:
+    """Return the epoch and the seconds of training at which the validation score is first as good as the target."""
+    curve, sign = content["curve"], score_sign(content)
+    for point in curve:
+        if sign * point["score"] >= sign * target:
+            # The curve does not tell the first epochs apart from the loading before them.
+            first = (seconds_per_epoch(curve) or 0.0) * curve[0]["epoch"]
+            return point["epoch"], point["seconds"] - curve[0]["seconds"] + first
+    return None
+
+
+def _median_or_never(values: pd.Series) -> float:
+    """Return the median where a missing value counts as infinite; NaN where the median is infinite."""
+    median = float(values.fillna(np.inf).median())
+    return median if math.isfinite(median) else math.nan
+
+
+def _shared_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    # Models that are trained for one epoch have settings of training that nothing reads.
+    trained = [config for config in configs if config.get("epochs") != 1] or configs
+    return {
+        key: str(trained[0].get(key))
+        for key in _PROTOCOL_KEYS
+        if len({str(config.get(key)) for config in trained}) == 1
+    }
+
+
+def _describe_environment(content: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    lines = [f"Python {content['python']}, {versions}; {content['machine']}; one thread"]
+    read = content["init_report"]
+    if read and read["llm_dim"]:
+        # A path on this machine is reduced to its last part.
+        encoder = Path(read["encoder"]).name if Path(read["encoder"]).is_absolute() else read["encoder"]
+        lines.append(
+            f"vectors of {content['dataset']}: {encoder}, {read['llm_dim']} dimensions [{read['fingerprint']}]"
+        )
+    return lines

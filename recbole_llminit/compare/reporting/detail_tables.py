@@ -1,0 +1,124 @@
+"""The further tables of a report, as texts: tests, strata, efficiency, spectra, tuning, and the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from recbole_llminit.compare.reporting.analysis import recall_cut_off
+from recbole_llminit.compare.reporting.lines import PART_COLUMNS, Part
+from recbole_llminit.compare.reporting.report import Report
+
+TablesByPart = dict[Part, pd.DataFrame]
+
+
+def detail_tables(report: Report) -> dict[str, TablesByPart]:
+    """Return the further tables of a report by name, each a frame of texts for each of its parts.
+
+    Parameters
+    ----------
+    report : Report
+        The report.
+
+    Returns
+    -------
+    dict of str to dict of Part to DataFrame
+        ``tests``, ``strata``, ``efficiency``, ``spectra``, ``tuned`` and ``protocol``. A table without rows has no
+        parts.
+    """
+    tuned = report.runs[report.runs["candidates"] > 1]
+    return {
+        "tests": _by_part(report.tests, lambda part: _describe_tests(part, report.metrics)),
+        "strata": _by_part(report.strata, lambda part: _describe_strata(part, report.metrics)),
+        "efficiency": _by_part(report.efficiency, _describe_efficiency),
+        "spectra": _by_part(report.spectra, _describe_spectra),
+        "tuned": _by_part(tuned, _describe_tuned),
+        "protocol": _by_part(report.protocol, _describe_protocol),
+    }
+
+
+def _by_part(frame: pd.DataFrame, describe: Callable[[pd.DataFrame], pd.DataFrame]) -> TablesByPart:
+    if frame.empty:
+        return {}
+    return {Part(*key): describe(part) for key, part in frame.groupby(PART_COLUMNS, sort=False)}
+
+
+def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
+    rows = [
+        {
+            "metric": test.metric,
+            "model": test.model,
+            "initialization": test.initialization,
+            "against": test.reference,
+            "difference [95 % interval]": f"{test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}]",
+            "d_z [95 % interval]": f"{test.effect:+.3f} [{test.effect_low:+.3f}, {test.effect_high:+.3f}]",
+            "win / tie / loss": f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
+            "p": f"{test.p:.2g}",
+            "p (Holm)": f"{test.p_holm:.2g}",
+            "users": f"{test.users:,}",
+            "seeds": str(test.seeds),
+        }
+        for test in part.itertuples(index=False)
+    ]
+    order = {metric: number for number, metric in enumerate(metrics)}
+    return pd.DataFrame(rows).sort_values("metric", kind="stable", key=lambda names: names.map(order))
+
+
+def _describe_strata(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
+    # Two metrics of users tell the story; all are in Report.strata.
+    metrics_of = {"user": list(metrics[:2]), "item": [f"recall@{recall_cut_off(metrics)}"]}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in part.to_dict("records"):
+        names = {"model": row["model"], "initialization": row["initialization"]}
+        cells = rows.setdefault((row["model"], row["initialization"]), names)
+        for metric in metrics_of[row["side"]]:
+            cells[f"{row['side']}s {row['stratum']}, {row['count']:,.0f}: {metric}"] = _format(row[metric], 4)
+    return pd.DataFrame(list(rows.values())).fillna("-")
+
+
+def _describe_efficiency(part: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame([_describe_efficiency_row(row) for row in part.itertuples(index=False)])
+
+
+def _describe_efficiency_row(row: Any) -> dict[str, str]:
+    reached = "-" if pd.isna(row.seeds_reaching_stock) else f"{row.seeds_reaching_stock:.0f} of {row.seeds}"
+    return {
+        "model": row.model,
+        "initialization": row.initialization,
+        "parameters": f"{row.parameters:,.0f}" if row.initialization else "-",
+        "initialization (s)": _format(row.initialization_seconds, 3),
+        "seconds per epoch": _format(row.seconds_per_epoch, 2),
+        "best epoch": _format(row.best_epoch, 0),
+        "seeds that ran into the limit": str(row.seeds_at_limit),
+        "epochs to the stock initialization's best": _format(row.epochs_to_stock, 0),
+        "seconds to it": _format(row.seconds_to_stock, 1),
+        "seeds that reach it": reached,
+        "peak memory (MB)": _format(row.peak_memory_bytes / 1e6, 0),
+    }
+
+
+def _describe_spectra(part: pd.DataFrame) -> pd.DataFrame:
+    # A grid may have chosen another width with another seed.
+    grouped = part.assign(dimensions=part["singular_values"].map(len).astype(str)).groupby(
+        ["model", "initialization", "table", "dimensions"], sort=False
+    )
+    means = grouped[["effective_rank", "information_abundance"]].mean().reset_index()
+    for column in ("effective_rank", "information_abundance"):
+        means[column] = [_format(value, 1) for value in means[column]]
+    return means.rename(columns=lambda column: column.replace("_", " "))
+
+
+def _describe_tuned(part: pd.DataFrame) -> pd.DataFrame:
+    texts = part[["model", "initialization", "seed", "candidates", "tuned", "at_edge"]].astype(str)
+    return texts.rename(columns={"at_edge": "at the edge of its grid"})
+
+
+def _describe_protocol(part: pd.DataFrame) -> pd.DataFrame:
+    row = part.iloc[0].drop(PART_COLUMNS).dropna()
+    return pd.DataFrame({"what": [name.replace("_", " ") for name in row.index], "value": [str(cell) for cell in row]})
+
+
+def _format(value: float, places: int) -> str:
+    return "-" if pd.isna(value) else f"{value:,.{places}f}"

@@ -1,0 +1,267 @@
+"""The report of a comparison: what its finished trials show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+
+from recbole_llminit.compare.options import Role
+from recbole_llminit.compare.plan import Entry
+from recbole_llminit.compare.reporting import analysis
+from recbole_llminit.compare.reporting.lines import ModelKey, choose_complete
+from recbole_llminit.compare.reporting.results import gather_results, tabulate_runs
+from recbole_llminit.compare.reporting.table import SIGNIFICANCE_LEVEL, Section, Table, escape_markdown
+from recbole_llminit.compare.runner import FAILED, PLAN, TRIALS
+from recbole_llminit.compare.trial import TrialResult, read_trial
+from recbole_llminit.errors import LLMInitError
+from recbole_llminit.files import foreign_reader, require_file
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a comparison; prints as its table.
+
+    A *line* is a dataset, an amount of dropped training interactions (``drop``), a model and an initialization; the
+    initialization of a baseline is empty. Each frame with a row for each line has these four columns.
+
+    Parameters
+    ----------
+    options : mapping
+        The options of the comparison, as `CompareOptions.to_dict` returns them.
+    command : str
+        The command that asked for the comparison; empty where it was called from Python.
+    valid_metric : str
+        The metric of early stopping and tuning.
+    metrics : tuple of str
+        The metrics that are tested: those at the cut-off of the validation metric.
+    runs : DataFrame
+        A row for each line and seed: the trial that stands for it (of a grid the best by validation), its test metrics,
+        times and memory.
+    tests : DataFrame
+        A row for each pair of lines that is tested and each metric: the fields of `PairedTest`, and ``p_holm``,
+        corrected over all tests of the same dataset, ``drop`` and metric.
+    strata : DataFrame
+        A row for each line, side (user, item) and stratum: counts and metrics, means over the seeds.
+    efficiency : DataFrame
+        A row for each line: parameters, times and memory, medians over the seeds.
+    curves : DataFrame
+        A row for each line, seed and validation.
+    spectra : DataFrame
+        A row for each line, seed and trained user or item table: its singular values, effective rank and information
+        abundance (see `Spectrum`).
+    protocol : DataFrame
+        A row for each dataset and ``drop``: counts of the first seed, and the settings that its models share.
+    environment : tuple of str
+        The versions and machines of the trials, and the vectors that were read.
+    problems : tuple of str
+        What failed, is broken, or has not finished.
+    incomplete : frozenset of ModelKey
+        The models (with dataset and ``drop``) that lack an initialization without an LLM: none of their figures is
+        bold.
+    """
+
+    options: Mapping[str, Any]
+    command: str
+    valid_metric: str
+    metrics: tuple[str, ...]
+    runs: pd.DataFrame
+    tests: pd.DataFrame
+    strata: pd.DataFrame
+    efficiency: pd.DataFrame
+    curves: pd.DataFrame
+    spectra: pd.DataFrame
+    protocol: pd.DataFrame
+    environment: tuple[str, ...]
+    problems: tuple[str, ...]
+    incomplete: frozenset[ModelKey]
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Report:
+        """Make the report of the finished trials in the folder of a comparison.
+
+        Broken files and failed trials are left out and named in ``problems``.
+
+        Raises
+        ------
+        LLMInitError
+            If the folder holds no comparison, or none of its trials has finished.
+        """
+        folder = Path(folder)
+        plan, entries = _read_plan(folder)
+        names = dict.fromkeys(name for entry in entries for name in entry.trials)
+        results, failed, problems = _read_trials(folder / TRIALS, names)
+        with foreign_reader(folder, "the finished trials of a comparison"):
+            return cls.of(entries, results, plan["options"], failed, problems, plan.get("command", ""))
+
+    @classmethod
+    def of(
+        cls,
+        entries: Sequence[Entry],
+        results: Mapping[str, TrialResult],
+        options: Mapping[str, Any],
+        failed: Iterable[str] = (),
+        problems: Sequence[str] = (),
+        command: str = "",
+    ) -> Report:
+        """Make the report of finished trials.
+
+        Parameters
+        ----------
+        entries : sequence of Entry
+            The entries of the plan. Those that are not complete are left out; see `choose_complete`.
+        results : mapping of str to TrialResult
+            The finished trials by name.
+        options : mapping
+            The options of the plan.
+        failed : iterable of str
+            The names of the trials that failed.
+        problems : sequence of str
+            Further problems to name.
+        command : str
+            The command that asked for the comparison.
+
+        Raises
+        ------
+        LLMInitError
+            If no model has finished a seed.
+        """
+        complete = choose_complete(entries, set(results), set(failed))
+        if not complete.entries:
+            named = "".join(f"\n{problem}" for problem in problems[:5])
+            raise LLMInitError(f"no model of the comparison has finished a seed: there is nothing to report{named}")
+        lines = gather_results(complete.entries, results)
+        # The protocol is the same for all trials: any one tells the metrics.
+        first = next(result for of_line in lines.values() for result in of_line.by_seed.values())
+        valid_metric = first.content["valid_metric"]
+        metrics = analysis.tested_metrics(valid_metric, first.content["test_result"], first.users)
+        return cls(
+            options=options,
+            command=command,
+            valid_metric=valid_metric,
+            metrics=metrics,
+            runs=tabulate_runs(complete.entries, results, lines, options),
+            tests=analysis.tabulate_tests(lines, metrics),
+            strata=analysis.tabulate_strata(lines, options, metrics),
+            efficiency=analysis.tabulate_efficiency(lines),
+            curves=analysis.tabulate_curves(lines),
+            spectra=analysis.tabulate_spectra(lines),
+            protocol=analysis.tabulate_protocol(lines),
+            environment=analysis.describe_environment(results),
+            problems=(*problems, *complete.messages),
+            incomplete=complete.incomplete,
+        )
+
+    @property
+    def table(self) -> Table:
+        """The table of the report."""
+        return Table(self.runs, self.tests, self.metrics, self.incomplete)
+
+    @property
+    def references(self) -> dict[str, str]:
+        """The letter of each initialization and baseline that others are tested against."""
+        return self.table.references
+
+    def sections(self) -> list[Section]:
+        """Return the table in sections: one for each dataset and each amount of dropped training interactions."""
+        return self.table.sections()
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the table: a row for each line, with the mean of every test metric over the seeds.
+
+        ``<metric> std`` is the standard deviation over the seeds. Beside the tested metrics stand ``better_than`` and
+        ``worse_than``: the letters (`references`) of what the line differs from with a corrected p-value below 0.05.
+        """
+        return self.table.to_dataframe()
+
+    def to_markdown(self) -> str:
+        """Return the table in markdown, a section for each dataset and each amount of dropped interactions."""
+        return "\n".join(
+            f"{escape_markdown(section.title)}\n\n{section.to_markdown()}\n" for section in self.sections()
+        )
+
+    def to_latex(self) -> str:
+        """Return the table in LaTeX (``booktabs``)."""
+        return "\n".join(section.to_latex() for section in self.sections())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return options, frames (without ``curves`` and ``protocol``), environment and problems in JSON types."""
+        frames = {
+            name: json.loads(getattr(self, name).to_json(orient="records"))
+            for name in ("runs", "tests", "strata", "efficiency", "spectra")
+        }
+        content = {"options": self.options, "metrics": self.metrics, "references": self.references, **frames}
+        content |= {"problems": self.problems, "environment": self.environment}
+        found: dict[str, Any] = json.loads(json.dumps(content))
+        return found
+
+    def __str__(self) -> str:
+        """Draw the table, explain its letters, and name the problems."""
+        return "\n\n".join(filter(None, [self.draw(), self.legend, *self.problems]))
+
+    def draw(self) -> str:
+        """Draw the table for the terminal."""
+        return "\n\n".join(section.draw() for section in self.sections())
+
+    @property
+    def legend(self) -> str:
+        """What the letters and the bold figures of the table mean; empty where nothing was tested."""
+        if not self.references:
+            return ""
+        letters = ", ".join(f"{letter} {name}" for name, letter in self.references.items())
+        return (
+            f"Mean ± standard deviation over the seeds. A letter says that the line is better (-letter: worse) than "
+            f"{letters}; paired t-test over users, their differences averaged over the seeds, p < {SIGNIFICANCE_LEVEL} "
+            f"after Holm's correction over all tests of the metric. * (bold): the best of its model, and better than "
+            f"every initialization without an LLM that is listed. {self._fairness}"
+        )
+
+    @property
+    def _fairness(self) -> str:
+        """Say which lines were tuned, and what the tests of a single seed do not weigh."""
+        tuned = {
+            "none": "Only baselines are tuned.",
+            "stock": "Only baselines and the lines called tuned are tuned, the LLM initializations are not.",
+            "all": "The lines called tuned, and the baselines, are tuned.",
+        }[str(self.options["tune"])]
+        if len(set(self.runs["seed"])) > 1:
+            return tuned
+        not_weighed = "the chance of split, negatives and initialization"
+        return f"{tuned} One seed: the tests weigh the choice of users, not {not_weighed}."
+
+
+def _read_plan(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
+    """Read the plan of a comparison, and its entries."""
+    path = folder / PLAN
+    require_file(path, f"the plan of a comparison, which {folder} holds none of")
+    with foreign_reader(path, "the plan of a comparison"):
+        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        entries = [Entry(**{**entry, "trials": tuple(entry["trials"])}) for entry in plan["entries"]]
+        unknown = {entry.role for entry in entries} - set(get_args(Role))
+        if unknown or not isinstance(plan["options"], dict) or not isinstance(plan.get("command", ""), str):
+            raise ValueError(f"options {plan['options']!r}, command {plan.get('command')!r}, roles {unknown}")
+    return plan, entries
+
+
+def _read_trials(folder: Path, names: Iterable[str]) -> tuple[dict[str, TrialResult], set[str], list[str]]:
+    """Read the finished trials; return them by name, the names of the failed ones, and what is wrong with the rest."""
+    results: dict[str, TrialResult] = {}
+    failed: set[str] = set()
+    problems: list[str] = []
+    for name in names:
+        try:
+            result = read_trial(folder, name)
+        except LLMInitError as error:
+            problems.append(str(error))
+            continue
+        reason = folder / f"{name}{FAILED}"
+        if result is not None:
+            results[name] = result
+        elif reason.exists():
+            failed.add(name)
+            problems.append(f"the trial {name} failed: {reason.read_text(encoding='utf-8').strip()}")
+    return results, failed, problems

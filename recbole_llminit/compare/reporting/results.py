@@ -1,0 +1,160 @@
+"""The results of a comparison: the trial that stands for each line and seed, and what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from recbole_llminit.compare.options import Role
+from recbole_llminit.compare.plan import Entry
+from recbole_llminit.compare.reporting.lines import Line
+from recbole_llminit.compare.runner import seconds_per_epoch
+from recbole_llminit.compare.trial import TrialResult
+
+
+@dataclass(frozen=True)
+class LineResults:
+    """The trials that stand for one line of the report.
+
+    Parameters
+    ----------
+    role : {"stock", "llm", "control", "baseline"}
+        What the line is in the comparison.
+    by_seed : dict of int to TrialResult
+        One trial for each seed; of a grid the best by validation.
+    """
+
+    role: Role
+    by_seed: dict[int, TrialResult]
+
+
+Results = Mapping[Line, LineResults]
+
+
+def gather_results(entries: Sequence[Entry], trials: Mapping[str, TrialResult]) -> dict[Line, LineResults]:
+    """Return the results of each line: for each seed the trial with the best validation score.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        The entries to report; each has at least one finished trial.
+    trials : mapping of str to TrialResult
+        The finished trials by name.
+    """
+    results: dict[Line, LineResults] = {}
+    for entry in entries:
+        of_line = results.setdefault(Line.of(entry), LineResults(entry.role, {}))
+        of_line.by_seed[entry.seed] = _best_by_validation(_candidates(entry, trials))
+    return results
+
+
+def tabulate_runs(
+    entries: Sequence[Entry], trials: Mapping[str, TrialResult], results: Results, options: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return a row for each entry: the trial that stands for it, its test metrics, times and memory.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        The entries to report.
+    trials : mapping of str to TrialResult
+        The finished trials by name.
+    results : mapping of Line to LineResults
+        See `gather_results`.
+    options : mapping
+        The options of the comparison: their grids tell whether a tuned value lies at the edge.
+    """
+    rows = []
+    for entry in entries:
+        line = Line.of(entry)
+        content = results[line].by_seed[entry.seed].content
+        tuning = _describe_tuning(content["config"], entry.tuned, _grid_of(entry, options))
+        rows.append(
+            {
+                **line._asdict(),
+                "role": entry.role,
+                "seed": entry.seed,
+                "trial": content["name"],
+                **tuning,
+                "candidates": len(_candidates(entry, trials)),
+                **describe_training(content),
+                **_describe_cost(content),
+                **_describe_initialization(content["init_report"]),
+                "valid_score": content["best_valid_score"],
+                **content["test_result"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def each_result(results: Results) -> Iterator[tuple[Line, int, TrialResult]]:
+    """Yield line, seed and result of each trial that stands for a line."""
+    for line, of_line in results.items():
+        for seed, result in of_line.by_seed.items():
+            yield line, seed, result
+
+
+def describe_training(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the epoch of the best validation, how many epochs were trained, and whether the limit ended them."""
+    curve, sign = content["curve"], score_sign(content)
+    # Of equal scores the last, as in RecBole's early stopping.
+    best = max(curve, key=lambda point: (sign * point["score"], point["epoch"]), default=None)
+    return {
+        "best_epoch": best["epoch"] if best else None,
+        "epochs": curve[-1]["epoch"] if curve else None,
+        "at_limit": bool(curve) and curve[-1]["epoch"] >= content["config"]["epochs"] > 1,
+    }
+
+
+def score_sign(content: Mapping[str, Any]) -> int:
+    """Return 1 where a larger validation score is better, else -1."""
+    return 1 if content["valid_score_bigger"] else -1
+
+
+def _candidates(entry: Entry, trials: Mapping[str, TrialResult]) -> list[TrialResult]:
+    return [trials[name] for name in entry.trials if name in trials]
+
+
+def _best_by_validation(candidates: Sequence[TrialResult]) -> TrialResult:
+    sign = score_sign(candidates[0].content)
+    return max(candidates, key=lambda result: sign * result.content["best_valid_score"])
+
+
+def _grid_of(entry: Entry, options: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+    grid: Mapping[str, Sequence[Any]] = (
+        options["baselines"].get(entry.model, {}) if entry.role == "baseline" else options["tune_grid"]
+    )
+    return grid
+
+
+def _describe_tuning(
+    config: Mapping[str, Any], keys: Sequence[str], grid: Mapping[str, Sequence[Any]]
+) -> dict[str, str]:
+    return {
+        "tuned": ", ".join(f"{key} {config[key]}" for key in keys),
+        "at_edge": ", ".join(key for key in keys if _is_at_edge(config[key], grid.get(key, ()))),
+    }
+
+
+def _is_at_edge(value: Any, tried: Sequence[Any]) -> bool:
+    """Whether a value is the smallest or the largest of three numbers or more: a better one may lie beyond."""
+    numbers = [number for number in tried if isinstance(number, (int, float))]
+    return len(numbers) > 2 and value in (min(numbers), max(numbers))
+
+
+def _describe_cost(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seconds": content["seconds"],
+        "seconds_per_epoch": seconds_per_epoch(content["curve"]),
+        **{key: content[key] for key in ("initialization_seconds", "peak_memory_bytes", "parameters")},
+    }
+
+
+def _describe_initialization(init_report: Mapping[str, Any] | None) -> dict[str, Any]:
+    if init_report is None:
+        return {"strategy": None, "item_std": None}
+    item_stds = [table["std_after"] for table in init_report.get("tables", ()) if table["side"] == "item"]
+    return {"strategy": init_report["strategy"], "item_std": item_stds[0] if item_stds else None}

@@ -1,0 +1,1 @@
+"""What RecBole 1.2.1 needs in the running process: patches, and the one way in which they are applied."""
