@@ -17,7 +17,7 @@ PACKAGE = Path(recbole_llminit.__file__).parent
 ROOT = recbole_llminit.__name__
 # A folder or module imports only from its own layer and those before it, and no imports form a cycle.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "suggest", "files", "settings", "processes", "spectrum", "text_table", "version"),
+    ("errors", "suggest", "files", "data_frames", "settings", "processes", "spectrum", "text_table", "version"),
     ("vectors",),
     ("strategies",),
     ("initialization",),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from recbole_llminit.data_frames import read_parquet_frame
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import exists, foreign_reader, require_file, write_text
-from recbole_llminit.vectors.data_frames import read_parquet_frame
 
 FORMAT = 2
 """The version of the files. Trials of another version are run again; of version 1 the init report had other keys."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recbole_llminit.data_frames import read_delimited, read_parquet_frame, split_header
 from recbole_llminit.encode.cell_text import LONGEST_TEXT, as_text, clean, is_utf8
 from recbole_llminit.encode.text_template import TemplatePart, compose_text, join_fields, parse_template
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import foreign_reader, require_file
-from recbole_llminit.vectors.data_frames import read_delimited, read_parquet_frame, split_header
 from recbole_llminit.vectors.tokens import examples
 
 _FORMATS = ".item, .csv, .tsv, .jsonl, .json (a JSON object a line) or .parquet"

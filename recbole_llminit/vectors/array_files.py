@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recbole_llminit.data_frames import read_delimited, read_header
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import exists, foreign_reader, reason, require_file
 from recbole_llminit.vectors.column_names import ITEM_ID, find_id_column, require_once
-from recbole_llminit.vectors.data_frames import read_delimited, read_header
 from recbole_llminit.vectors.tokens import examples
 
 _FORMS_OF_IDS = (".txt", ".json", ".csv")

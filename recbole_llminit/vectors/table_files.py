@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from recbole_llminit.data_frames import read_delimited, read_header, split_header
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.vectors.column_names import find_id_column, find_numbered_columns, no_vector_columns, require_once
 from recbole_llminit.vectors.columnar_file import ColumnarFile, to_matrices, to_tokens
-from recbole_llminit.vectors.data_frames import read_delimited, read_header, split_header
 from recbole_llminit.vectors.tokens import examples
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from recbole_llminit.vectors.data_frames import read_delimited, read_header, read_parquet_frame, split_header
+from recbole_llminit.data_frames import read_delimited, read_header, read_parquet_frame, split_header
 from tests.vectors.vector_files import write_lines
 
 
