@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recbole_llminit.compare.configurations import Configuration, ConfigurationChecker
@@ -69,20 +69,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """An `Entry` whose trials have no names yet: the settings of each trial stand in their place."""
-
-    dataset: str
-    model: str
-    initialization: str
-    role: Role
-    drop: Drop | None
-    seed: int
-    settings: tuple[Mapping[str, Any], ...]
-    tuned: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class CheckedComparison:
     """A comparison whose configurations are all checked, and whose trials have no names yet.
 
@@ -91,7 +77,7 @@ class CheckedComparison:
     """
 
     options: CompareOptions
-    lines: tuple[tuple[_Line, tuple[Configuration, ...]], ...]
+    lines: tuple[tuple[Entry, tuple[Configuration, ...]], ...]
     vectors: TrialVectors
 
     def make_vectors(self) -> None:
@@ -117,19 +103,8 @@ class CheckedComparison:
         for line, configurations in self.lines:
             named = [self._trial(configuration, line.seed) for configuration in configurations]
             trials.update({trial.name: trial for trial in named})
-            entries.append(
-                Entry(
-                    dataset=line.dataset,
-                    model=line.model,
-                    initialization=line.initialization,
-                    role=line.role,
-                    drop=line.drop,
-                    seed=line.seed,
-                    # Two points of a grid may be the same trial: a key set to its default changes nothing.
-                    trials=tuple(dict.fromkeys(trial.name for trial in named)),
-                    tuned=line.tuned,
-                )
-            )
+            # Two points of a grid may be the same trial: a key set to its default changes nothing.
+            entries.append(replace(line, trials=tuple(dict.fromkeys(trial.name for trial in named))))
         return Plan(tuple(entries), trials, self.options.to_dict(), shlex.join(command))
 
     def _trial(self, configuration: Configuration, seed: int) -> Trial:
@@ -174,15 +149,15 @@ def check_comparison(options: CompareOptions) -> CheckedComparison:
     )
     vectors = TrialVectors()
     lines = []
-    for line in _list_lines(options):
-        configurations = tuple(_check(line, settings, checker, vectors) for settings in line.settings)
+    for line, points in _list_lines(options):
+        configurations = tuple(_check(line, settings, checker, vectors) for settings in points)
         lines.append((line, configurations))
     checker.warn_of_unread_keys()
     return CheckedComparison(options, tuple(lines), vectors)
 
 
 def _check(
-    line: _Line, settings: Mapping[str, Any], checker: ConfigurationChecker, vectors: TrialVectors
+    line: Entry, settings: Mapping[str, Any], checker: ConfigurationChecker, vectors: TrialVectors
 ) -> Configuration:
     configuration = checker.check(line.dataset, line.model, settings)
     if configuration.vectors is not None:
@@ -190,8 +165,11 @@ def _check(
     return configuration
 
 
-def _list_lines(options: CompareOptions) -> Iterator[_Line]:
-    """Yield the lines seed by seed, within a seed dataset by dataset and drop by drop, the baselines last."""
+def _list_lines(options: CompareOptions) -> Iterator[tuple[Entry, tuple[Mapping[str, Any], ...]]]:
+    """Yield each line, its trials not yet named, with the settings of its trials.
+
+    They come seed by seed, within a seed dataset by dataset and drop by drop, the baselines last.
+    """
     rounds = itertools.product(options.seeds, options.datasets.items(), (None, *options.cold_start))
     for seed, (dataset, data_keys), drop in rounds:
         shared = {**options.settings, **data_keys}
@@ -200,13 +178,14 @@ def _list_lines(options: CompareOptions) -> Iterator[_Line]:
         for (model, model_keys), initialization in itertools.product(options.models.items(), options.initializations):
             settings = {**shared, **model_keys, **initialization.settings}
             label, role = initialization.label, initialization.role
-            yield _Line(dataset, model, label, role, drop, seed, (settings,))
+            yield Entry(dataset, model, label, role, drop, seed, trials=()), (settings,)
             if _is_tuned(initialization, options):
                 points = (settings, *_points(settings, options.tune_grid))
-                yield _Line(dataset, model, f"{label} tuned", role, drop, seed, points, tuple(options.tune_grid))
+                tuned = tuple(options.tune_grid)
+                yield Entry(dataset, model, f"{label} tuned", role, drop, seed, trials=(), tuned=tuned), points
         for model, grid in options.baselines.items():
             points = _points(_without_our_keys(shared), grid)
-            yield _Line(dataset, model, "", "baseline", drop, seed, points, tuple(grid))
+            yield Entry(dataset, model, "", "baseline", drop, seed, trials=(), tuned=tuple(grid)), points
 
 
 def _is_tuned(initialization: Initialization, options: CompareOptions) -> bool:
