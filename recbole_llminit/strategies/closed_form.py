@@ -108,8 +108,9 @@ class DenseInverseGram(InverseGram):
         factorize, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
         factor, _ = factorize(gram.T, lower=True, overwrite_a=True)
         inverse, _ = invert(factor, lower=True, overwrite_c=True)
-        lower: Matrix = np.tril(inverse)
-        return lower + np.tril(lower, -1).T
+        lower = np.tril(inverse)
+        whole: Matrix = lower + np.tril(lower, -1).T
+        return whole
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``P @ vectors``."""
