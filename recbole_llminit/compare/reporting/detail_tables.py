@@ -34,7 +34,7 @@ def detail_tables(report: Report) -> dict[str, TablesByPart]:
     tuned = report.runs[report.runs["candidates"] > 1]
     return {
         "tests": _by_part(report.tests, lambda part: _describe_tests(part, report.metrics)),
-        "strata": _by_part(report.strata, lambda part: _describe_strata(part, report.metrics)),
+        "strata": _by_part(report.strata, lambda part: _describe_strata(part, report.headline)),
         "efficiency": _by_part(report.efficiency, _describe_efficiency),
         "spectra": _by_part(report.spectra, _describe_spectra),
         "tuned": _by_part(tuned, _describe_tuned),
@@ -61,9 +61,8 @@ def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFram
             "p over users (Holm)": f"{test.p_holm:.2g}",
             "p over seeds (Holm)": "-" if pd.isna(test.p_seeds_holm) else f"{test.p_seeds_holm:.2g}",
             "outcome": test.outcome,
-            "d_z [95 % interval]": f"{test.effect:+.3f} [{test.effect_low:+.3f}, {test.effect_high:+.3f}]",
+            "d_z": f"{test.effect:+.3f}",
             "users won / tied / lost": f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
-            "users": f"{test.users:,}",
             "seeds": str(test.seeds),
         }
         for test in part.itertuples(index=False)
@@ -73,14 +72,17 @@ def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFram
 
 
 def _describe_strata(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
-    # Two metrics of users tell the story; all are in Report.strata.
-    metrics_of = {"user": list(metrics[:2]), "item": [f"recall@{recall_cut_off(metrics)}"]}
+    # All metrics of users are in Report.strata.
+    metrics_of = {"user": list(metrics), "item": [f"recall@{recall_cut_off(metrics)}"]}
+    # A baseline may have other seeds, and with them other counts.
+    counts = part.drop_duplicates(["side", "stratum"]).set_index(["side", "stratum"])["count"]
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in part.to_dict("records"):
+        side, stratum = row["side"], row["stratum"]
         names = {"model": row["model"], "initialization": row["initialization"]}
         cells = rows.setdefault((row["model"], row["initialization"]), names)
-        for metric in metrics_of[row["side"]]:
-            cells[f"{row['side']}s {row['stratum']}, {row['count']:,.0f}: {metric}"] = _format(row[metric], 4)
+        for metric in metrics_of[side]:
+            cells[f"{side}s {stratum}, n = {counts[side, stratum]:,.0f}: {metric}"] = _format(row[metric], 4)
     return pd.DataFrame(list(rows.values())).fillna("-")
 
 

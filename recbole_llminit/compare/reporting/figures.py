@@ -25,6 +25,7 @@ KINDS = ("convergence", "strata", "spectrum", "cold start")
 _MOST_COLUMNS = 3
 _PANEL_WIDTH = 4.6
 _FONT_SIZE = 9
+_SMALLEST_SCALE = 0.5
 _LABEL_WIDTH = 36
 # Readable on white and on black. Controls differ from all others by their hues, dashes, markers and hollow bars.
 _COLORS = {
@@ -151,6 +152,9 @@ def to_svg(report: Report) -> dict[str, str]:
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         content = buffer.getvalue()
         content = content[content.index("<svg") :].replace(_TEXT_COLOR_IN_SVG, "currentColor")
+        # A narrow page scales figures, but not until they cannot be read.
+        narrowest = _SMALLEST_SCALE * 72 * figure.get_figwidth()
+        content = content.replace("<svg ", f'<svg style="min-width: {narrowest:.0f}pt" ', 1)
         # One HTML file holds several figures: their ids must differ.
         prefix = "".join(character if character.isalnum() else "-" for character in name)
         for mark in ('id="', 'href="#', "url(#"):

@@ -34,12 +34,12 @@ class Contrast(NamedTuple):
     @property
     def percent(self) -> str:
         """The change in percent with its sign."""
-        return format_percent(relative_change(self.mean, self.reference_mean))
+        return format_percent(relative_change(self.mean, self.reference_mean)).replace("%", " %")
 
     @property
     def amount(self) -> str:
         """The change in percent without its sign."""
-        return self.percent.lstrip("+-").replace("%", " %")
+        return self.percent.lstrip("+-")
 
     @property
     def means(self) -> str:
@@ -61,6 +61,8 @@ class _Choice:
     ----------
     model, initialization : str
         The line.
+    score : float
+        Its validation score; negative where a smaller one is better.
     references : References
         The lines without vectors that validation chooses for the model.
     tests : DataFrame
@@ -73,6 +75,7 @@ class _Choice:
 
     model: str
     initialization: str
+    score: float
     references: References
     tests: pd.DataFrame
     stock_is_tuned: bool
@@ -121,7 +124,7 @@ def make_verdict(
     for key, of_part in runs.groupby(PART_COLUMNS, sort=False):
         tests_of_part = tests[(tests[PART_COLUMNS] == list(key)).all(axis=1)]
         choices = _choose(of_part, tests_of_part, valid_score_bigger=valid_score_bigger)
-        paragraphs.append(_describe_part(Part(*key), choices, of_part, metrics, valid_score_bigger=valid_score_bigger))
+        paragraphs.append(_describe_part(Part(*key), choices, metrics))
     reservations = " ".join(filter(None, [_describe_few_seeds(tests), _describe_limit(runs)]))
     return tuple(filter(None, [*paragraphs, reservations]))
 
@@ -134,11 +137,13 @@ def _choose(runs: pd.DataFrame, tests: pd.DataFrame, *, valid_score_bigger: bool
         of_model = runs[(runs["model"] == model) | is_baseline]
         initialization = best_name(of_model, "llm", valid_score_bigger=valid_score_bigger)
         references = choose_references(of_model, valid_score_bigger=valid_score_bigger)
+        scores = of_model.loc[of_model["initialization"] == initialization, "valid_score"]
         stock = of_model[(of_model["role"] == "stock") & (of_model["initialization"] == references.stock)]
         choices.append(
             _Choice(
                 model=model,
                 initialization=initialization,
+                score=scores.mean() if valid_score_bigger else -scores.mean(),
                 references=references,
                 tests=tests[tests["model"] == model],
                 stock_is_tuned=bool((stock["tuned"] != "").any()),
@@ -148,29 +153,21 @@ def _choose(runs: pd.DataFrame, tests: pd.DataFrame, *, valid_score_bigger: bool
     return choices
 
 
-def _describe_part(
-    part: Part, choices: Sequence[_Choice], runs: pd.DataFrame, metrics: Sequence[str], *, valid_score_bigger: bool
-) -> str:
+def _describe_part(part: Part, choices: Sequence[_Choice], metrics: Sequence[str]) -> str:
     where = _describe_place(part)
     if not choices:
         return f"{where}, no initialization from vectors was compared."
     compared = [choice for choice in choices if choice.contrast(choice.references.stock, metrics[0]) is not None]
-    sentences = []
-    if len(compared) == 1:
-        sentences.append(_describe_one(where, compared[0], metrics))
-    elif compared:
-        sentences.append(_describe_several(where, compared, metrics[0]))
+    if not compared:
+        opening = f"{where}, no stock initialization has finished to compare with."
+    elif len(compared) == 1:
+        opening = _describe_one(where, compared[0], metrics)
     else:
-        sentences.append(f"{where}, no stock initialization has finished to compare with.")
-    sentences.append(_describe_controls(compared, metrics[0]))
+        opening = _describe_several(where, compared, metrics[0])
     # The baselines are the same for all models: the best of these meets the best of those.
-    of_choices = [
-        runs[(runs["model"] == choice.model) & (runs["initialization"] == choice.initialization)] for choice in choices
-    ]
-    scores = [frame["valid_score"].mean() for frame in of_choices]
-    best = choices[scores.index(max(scores) if valid_score_bigger else min(scores))]
-    sentences.append(_describe_baseline(best, metrics[0], is_only=len(choices) == 1))
-    return " ".join(filter(None, sentences))
+    best = max(choices, key=lambda choice: choice.score)
+    baseline = _describe_baseline(best, metrics[0], is_only=len(choices) == 1)
+    return " ".join(filter(None, [opening, _describe_controls(compared, metrics[0]), baseline]))
 
 
 def _describe_place(part: Part) -> str:
@@ -192,7 +189,7 @@ def _describe_one(where: str, choice: _Choice, metrics: Sequence[str]) -> str:
             f"({first.means}, {certainty}){also}."
         )
     more = "significantly less: " if first.outcome == WORSE else ""
-    numbers = f"{more}{first.means} ({first.percent.replace('%', ' %')}, {certainty}){also}."
+    numbers = f"{more}{first.means} ({first.percent}, {certainty}){also}."
     if choice.is_beaten_by_none(choice.references.stock, first.metric):
         return (
             f"{where}, no initialization from vectors gives {choice.model} significantly more {first.metric} than its "
@@ -207,8 +204,8 @@ def _describe_one(where: str, choice: _Choice, metrics: Sequence[str]) -> str:
 
 def _describe_several(where: str, choices: Sequence[_Choice], metric: str) -> str:
     """Compare each model with its stock initialization: all of them where they are few, else the extremes."""
-    named = {choice: choice.contrast(choice.references.stock, metric) for choice in choices}
-    found = {choice.name: contrast for choice, contrast in named.items() if contrast is not None}
+    contrasts = ((choice.name, choice.contrast(choice.references.stock, metric)) for choice in choices)
+    found = {name: contrast for name, contrast in contrasts if contrast is not None}
     against = " or ".join(dict.fromkeys(choice.references.stock for choice in choices))
     opening = f"{where}, in {metric} against the stock initialization ({against})"
     seeds = " or ".join(dict.fromkeys(_describe_seeds(contrast.seeds) for contrast in found.values()))
@@ -231,7 +228,7 @@ def _describe_several(where: str, choices: Sequence[_Choice], metric: str) -> st
 
 def _describe_change(contrast: Contrast) -> str:
     if contrast.outcome == UNDECIDED:
-        return f"no significant difference in {contrast.metric} ({contrast.percent.replace('%', ' %')})"
+        return f"no significant difference in {contrast.metric} ({contrast.percent})"
     return f"{contrast.amount} {'more' if contrast.outcome == BETTER else 'less'} {contrast.metric}"
 
 
