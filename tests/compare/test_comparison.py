@@ -1,6 +1,7 @@
 """A comparison from its command to its report."""
 
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -155,6 +156,14 @@ def test_the_report_in_every_form(finished: Finished) -> None:
     assert table["initialization"].to_list() == ["none", "var", "noise", ""]
     assert len(pd.read_csv(folder / "trials.csv")) == 8 and len(pd.read_csv(folder / "tests.csv")) == len(report.tests)
     assert str(DATA) not in (folder / "report.html").read_text() + (folder / "report.md").read_text()
+
+
+def test_a_terminal_that_lacks_the_marks(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert cli.main(["compare", "--report", f"--out={finished.copy(tmp_path)}"]) == 0
+    sys.stdout.flush()
+    assert b"against" in printed.getvalue() and b" ? significantly higher" in printed.getvalue()
 
 
 def test_a_finished_comparison_is_not_trained_again(
