@@ -78,7 +78,7 @@ python benchmarks/paper.py --masked=masked --repeatable=repeatable
 def _draw_cells(row: SectionRow) -> str:
     """Draw both metrics of a row, each with its change from the stock initialization where that is tested."""
     cells = [cell.to_markdown() for cell in row.cells.values()]
-    changes = [f" ({change})" for change in row.against["none"]] or [""] * len(cells)
+    changes = [f" ({change})" for change in row.against.get("none", ())] or [""] * len(cells)
     return " / ".join(f"{cell}{change}" for cell, change in zip(cells, changes, strict=True))
 
 

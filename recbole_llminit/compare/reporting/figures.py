@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("convergence", "strata", "spectrum", "cold start")
-_MOST_COLUMNS = 3
+# More panels side by side could not be read on a narrow page, which scales figures to its width.
+_MOST_COLUMNS = 2
 _PANEL_WIDTH = 4.6
 _FONT_SIZE = 9
-_SMALLEST_SCALE = 0.5
 _LABEL_WIDTH = 36
 # Readable on white and on black. Controls differ from all others by their hues, dashes, markers and hollow bars.
 _COLORS = {
@@ -152,9 +152,6 @@ def to_svg(report: Report) -> dict[str, str]:
             figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
         content = buffer.getvalue()
         content = content[content.index("<svg") :].replace(_TEXT_COLOR_IN_SVG, "currentColor")
-        # A narrow page scales figures, but not until they cannot be read.
-        narrowest = _SMALLEST_SCALE * 72 * figure.get_figwidth()
-        content = content.replace("<svg ", f'<svg style="min-width: {narrowest:.0f}pt" ', 1)
         # One HTML file holds several figures: their ids must differ.
         prefix = "".join(character if character.isalnum() else "-" for character in name)
         for mark in ('id="', 'href="#', "url(#"):
@@ -387,5 +384,6 @@ def _add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
     widest = max(TextPath((0, 0), line, size=_FONT_SIZE).get_extents().width for line in lines)
     # In points: a handle, the space behind it, and that between columns are 2 + 0.8 + 2 font sizes.
     fitting = int(figure.get_figwidth() * 72 / (widest + 4.8 * _FONT_SIZE))
-    columns = max(1, min(fitting, len(handles)))
+    rows = math.ceil(len(handles) / max(1, fitting))
+    columns = math.ceil(len(handles) / rows)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False)

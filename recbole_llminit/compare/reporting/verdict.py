@@ -163,18 +163,19 @@ def _describe_part(part: Part, choices: Sequence[_Choice], metrics: Sequence[str
     elif len(compared) == 1:
         opening = _describe_one(where, compared[0], metrics)
     else:
-        opening = _describe_several(where, compared, metrics[0])
+        opening = _describe_several(where, compared, metrics)
     # The baselines are the same for all models: the best of these meets the best of those.
     best = max(choices, key=lambda choice: choice.score)
-    baseline = _describe_baseline(best, metrics[0], is_only=len(choices) == 1)
+    baseline = _describe_baseline(best, metrics, is_only=len(choices) == 1)
     return " ".join(filter(None, [opening, _describe_controls(compared, metrics[0]), baseline]))
 
 
 def _describe_place(part: Part) -> str:
     if part.drop == FULL_DATA:
         return f"On {part.dataset}"
-    left = "with one training interaction a user" if part.drop == "all_but_one" else f"with drop_train {part.drop}"
-    return f"On {part.dataset} {left}"
+    if part.drop == "all_but_one":
+        return f"On {part.dataset} with one training interaction a user"
+    return f"On {part.dataset} without {100 * float(part.drop):.0f} % of the training interactions"
 
 
 def _describe_one(where: str, choice: _Choice, metrics: Sequence[str]) -> str:
@@ -202,8 +203,9 @@ def _describe_one(where: str, choice: _Choice, metrics: Sequence[str]) -> str:
     )
 
 
-def _describe_several(where: str, choices: Sequence[_Choice], metric: str) -> str:
+def _describe_several(where: str, choices: Sequence[_Choice], metrics: Sequence[str]) -> str:
     """Compare each model with its stock initialization: all of them where they are few, else the extremes."""
+    metric, *others = metrics
     contrasts = ((choice.name, choice.contrast(choice.references.stock, metric)) for choice in choices)
     found = {name: contrast for name, contrast in contrasts if contrast is not None}
     against = " or ".join(dict.fromkeys(choice.references.stock for choice in choices))
@@ -211,11 +213,16 @@ def _describe_several(where: str, choices: Sequence[_Choice], metric: str) -> st
     seeds = " or ".join(dict.fromkeys(_describe_seeds(contrast.seeds) for contrast in found.values()))
     if len(found) <= _MOST_LISTED:
         listed = ", ".join(
-            f"{name} {contrast.percent} ({contrast.means}, {contrast.p}"
-            f"{', not significant' if contrast.outcome == UNDECIDED else ''})"
+            f"{name} {contrast.percent} ({contrast.means}, {contrast.p}{_describe_outcome(contrast)})"
             for name, contrast in found.items()
         )
-        return f"{opening}: {listed}; {seeds}."
+        otherwise = [
+            f"{choice.name} in {differing}"
+            for choice in choices
+            if (differing := _describe_differing(choice, choice.references.stock, metric, others))
+        ]
+        also = f" Not so: {'; '.join(otherwise)}." if otherwise else ""
+        return f"{opening}: {listed}; {seeds}.{also}"
     outcomes = [contrast.outcome for contrast in found.values()]
     ordered = sorted(found.items(), key=lambda item: relative_change(item[1].mean, item[1].reference_mean))
     (lowest, low), (highest, high) = ordered[0], ordered[-1]
@@ -243,18 +250,38 @@ def _describe_controls(choices: Sequence[_Choice], metric: str) -> str:
     return f"The vectors do not explain every gain: {'; '.join(level)}." if level else ""
 
 
-def _describe_baseline(choice: _Choice, metric: str, *, is_only: bool) -> str:
+def _describe_baseline(choice: _Choice, metrics: Sequence[str], *, is_only: bool) -> str:
     """Compare the best choice with the best baseline."""
-    found = choice.contrast(choice.references.baseline, metric)
+    metric, *others = metrics
+    baseline = choice.references.baseline
+    found = choice.contrast(baseline, metric)
     if found is None:
         return ""
-    baseline, ours = choice.references.baseline, "it" if is_only else f"the best of them by validation, {choice.name},"
-    if found.outcome == BETTER:
-        return f"{ours[0].upper()}{ours[1:]} is {found.amount} above the best baseline, {baseline} ({found.means})."
     swapped = found._replace(mean=found.reference_mean, reference_mean=found.mean)
-    if found.outcome == WORSE:
-        return f"The best baseline, {baseline}, is {swapped.amount} above {ours} ({swapped.means})."
-    return f"The best baseline, {baseline}, is not significantly different from {ours} ({swapped.means})."
+    ours = "it" if is_only else f"{choice.name}, the best of them by validation,"
+    if found.outcome == BETTER:
+        sentence = f"{'It' if is_only else ours} is {found.amount} above the best baseline, {baseline} ({found.means})"
+    elif found.outcome == WORSE:
+        sentence = f"The best baseline, {baseline}, is {swapped.amount} above {ours} ({swapped.means})"
+    else:
+        sentence = f"The best baseline, {baseline}, is not significantly different from {ours} ({swapped.means})"
+    differing = _describe_differing(choice, baseline, metric, others)
+    return f"{sentence}; not so in {differing}." if differing else f"{sentence}."
+
+
+def _describe_differing(choice: _Choice, reference: str, metric: str, others: Sequence[str]) -> str:
+    """Name the other metrics whose outcome is not that of the first, each with its change; empty where all agree."""
+    first = choice.contrast(reference, metric)
+    found = (choice.contrast(reference, other) for other in others)
+    return ", ".join(
+        f"{contrast.metric} ({contrast.percent}{_describe_outcome(contrast)})"
+        for contrast in found
+        if first is not None and contrast is not None and contrast.outcome != first.outcome
+    )
+
+
+def _describe_outcome(contrast: Contrast) -> str:
+    return ", not significant" if contrast.outcome == UNDECIDED else ""
 
 
 def _describe_few_seeds(tests: pd.DataFrame) -> str:

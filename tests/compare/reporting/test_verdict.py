@@ -168,8 +168,25 @@ def test_several_models_stand_in_one_sentence() -> None:
     assert found == (
         "On d, in recall@10 against the stock initialization (none): A from var +10 % (0.2200 against 0.2000, p = .0004 "
         "over users, p = .02 over seeds, not significant), B from var +20 % (0.2400 against 0.2000, p = .0004 over users, "
-        "p = .02 over seeds); five seeds. The best of them by validation, B from var, is 20 % above the best baseline, "
+        "p = .02 over seeds); five seeds. B from var, the best of them by validation, is 20 % above the best baseline, "
         "EASE (0.2400 against 0.2000)."
+    )
+
+
+def test_a_second_metric_that_says_otherwise_is_named() -> None:
+    """Where all metrics agree, the first stands for them."""
+    runs, tests = of_models("A", "B")
+    for model, mean in (("A", 0.11), ("B", 0.102)):
+        outcome = "better" if model == "A" else "undecided"
+        tests.append({**contrast(mean, "none", 0.1, outcome, metric="ndcg@10"), "model": model})
+    tests += [
+        {**contrast(0.24, "EASE", 0.2, "better"), "model": "B"},
+        {**contrast(0.09, "EASE", 0.1, "worse", metric="ndcg@10"), "model": "B"},
+    ]
+    (found,) = verdict([*runs, RUNS[4]], tests)
+    assert found.endswith(
+        "five seeds. Not so: B from var in ndcg@10 (+2 %, not significant). B from var, the best of them by "
+        "validation, is 20 % above the best baseline, EASE (0.2400 against 0.2000); not so in ndcg@10 (-10 %)."
     )
 
 
@@ -191,7 +208,11 @@ def test_each_part_has_a_paragraph() -> None:
         runs += [{**row, "drop": drop} for row in RUNS]
         tests.append({**GAIN, "drop": drop})
     starts = [paragraph.split(",")[0] for paragraph in verdict(runs, tests)]
-    assert starts == ["On d", "On d with drop_train 0.5", "On d with one training interaction a user"]
+    assert starts == [
+        "On d",
+        "On d without 50 % of the training interactions",
+        "On d with one training interaction a user",
+    ]
 
 
 def test_where_there_is_nothing_to_compare() -> None:
