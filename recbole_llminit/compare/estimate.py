@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from recbole_llminit.compare.child_processes import ChildProcesses
 from recbole_llminit.compare.plan import Plan
-from recbole_llminit.compare.runner import TRIALS, is_finished, seconds_per_epoch, train
+from recbole_llminit.compare.runner import TRIALS, read_finished, seconds_per_epoch, train
 from recbole_llminit.compare.trial import Trial
 from recbole_llminit.errors import LLMInitError
 
@@ -61,7 +61,7 @@ def estimate_seconds(plan: Plan, folder: Path, *, jobs: int) -> tuple[dict[str, 
     durations: dict[tuple[str, str], _Duration] = {}
     by_trial: dict[str, float] = {}
     for name, trial in plan.trials.items():
-        if is_finished(trials, name):
+        if read_finished(trials, name) is not None:
             continue
         key = (trial.dataset, trial.model)
         if key not in durations:
@@ -84,7 +84,7 @@ def _are_alike(trial: Trial, other: Trial) -> bool:
 
 def _measure(trial: Trial, plan: Plan, trials: Path) -> _Duration:
     for name, other in plan.trials.items():
-        if _are_alike(trial, other) and is_finished(trials, name):
+        if _are_alike(trial, other) and read_finished(trials, name) is not None:
             return _read_duration(trials / f"{name}.json")
     tqdm.write(f"measuring {trial.model} on {trial.dataset} ({trial.eval_step * _VALIDATIONS} epochs)", file=sys.stderr)
     epochs = min(trial.epochs, trial.eval_step * _VALIDATIONS)
