@@ -26,7 +26,7 @@ from tests.stock import DATA
 def test_the_files_of_a_comparison(finished: Finished) -> None:
     assert not finished.report.problems
     names = {path.name for path in finished.folder.iterdir()} - {".lock"}
-    assert names == {"plan.json", "trials", "report.md", "report.html", "report.csv", "trials.csv", "tests.csv",
+    assert names == {"plan.json", "trials", "report.md", "report.html", "report.csv", "runs.csv", "trials.csv", "tests.csv",
                      "tiny_convergence.png", "tiny_strata.png", "tiny_spectrum.png"}  # fmt: skip
     trials = list((finished.folder / "trials").iterdir())
     suffixes = {"".join(re.findall(r"(\.users\.parquet|\.ranks\.parquet|\.json|\.log)$", path.name)) for path in trials}
@@ -153,7 +153,10 @@ def test_the_report_in_every_form(finished: Finished) -> None:
     assert len(content["runs"]) == 8 and content["options"]["seeds"] == [2020, 2021]
     table = pd.read_csv(folder / "report.csv", keep_default_na=False)
     assert table["initialization"].to_list() == ["none", "var", "noise", ""]
-    assert len(pd.read_csv(folder / "trials.csv")) == 8 and len(pd.read_csv(folder / "tests.csv")) == len(report.tests)
+    assert len(pd.read_csv(folder / "runs.csv")) == 8 and len(pd.read_csv(folder / "tests.csv")) == len(report.tests)
+    # Of the grid of ItemKNN both trials of each seed.
+    trials = pd.read_csv(folder / "trials.csv")
+    assert len(trials) == 10 and trials["chosen"].sum() == 8
     assert str(DATA) not in (folder / "report.html").read_text() + (folder / "report.md").read_text()
 
 

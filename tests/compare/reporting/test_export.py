@@ -60,10 +60,15 @@ def test_only_data_with_dropped_interactions_left(tmp_path: Path) -> None:
 def test_the_columns_of_the_tables(tmp_path: Path) -> None:
     paths = {path.name: path for path in save_report(make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}}), tmp_path)}  # fmt: skip
     line = ["dataset", "drop", "model", "initialization"]
-    columns = {name: pd.read_csv(paths[name]).columns.to_list() for name in ("report.csv", "trials.csv", "tests.csv")}
+    columns = {
+        name: pd.read_csv(paths[name]).columns.to_list()
+        for name in ("report.csv", "runs.csv", "trials.csv", "tests.csv")
+    }
     assert columns["report.csv"] == [*line, "seeds", "role", "tuned", "recall@10", "recall@10 std",
                                      "recall@10 better_than", "recall@10 worse_than"]  # fmt: skip
-    assert columns["trials.csv"][:6] == [*line, "role", "seed"] and "item_std" in columns["trials.csv"]
+    assert columns["runs.csv"][:6] == [*line, "role", "seed"] and "item_std" in columns["runs.csv"]
+    assert columns["trials.csv"] == [*line, "role", "seed", "trial", "tuned", "chosen", "valid_score", "best_epoch",
+                                     "epochs", "recall@10"]  # fmt: skip
     assert columns["tests.csv"][:5] == [*line, "reference"] and columns["tests.csv"][-1] == "p_holm"
     assert "| model | initialization | seeds | recall@10 |" in " ".join(paths["report.md"].read_text().split())
     assert "<th>model</th><th>initialization</th>" in paths["report.html"].read_text()
