@@ -127,7 +127,7 @@ def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *,
         f"{_draw_plan(plan, by_trial)}\n"
         f"initializations: {labels}; seeds: {', '.join(map(str, options.seeds))}; tuned: {options.tune}\n"
         f"{len(by_trial)} of {len(plan.trials)} trials are to be run: at most {_describe_seconds(total)} in {jobs} "
-        f"processes, if none stops early{_describe_later(growing)}"
+        f"processes, if none stops early{_describe_later(growing) if by_trial else ''}"
     )
 
 
