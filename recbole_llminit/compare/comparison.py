@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -19,7 +20,7 @@ from recbole_llminit.compare.options import CompareOptions
 from recbole_llminit.compare.plan import Entry, Plan, check_comparison
 from recbole_llminit.compare.reporting.export import save_report
 from recbole_llminit.compare.reporting.report import Report
-from recbole_llminit.compare.runner import TRIALS, lock_folder, run_trials, take_finished
+from recbole_llminit.compare.runner import TRIALS, lock_folder, read_finished, run_trials
 from recbole_llminit.compare.search import MAX_WIDENINGS
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.text_table import draw_table
@@ -119,7 +120,7 @@ def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *,
     """
     checked, jobs = check_comparison(options), _read_jobs(jobs)
     growing = GrowingPlan(checked, checked.plan())
-    take_finished(growing, Path(folder))
+    growing.take_finished(growing.plan.trials, functools.partial(read_finished, Path(folder) / TRIALS))
     plan = growing.plan
     by_trial, total = estimate_seconds(plan, Path(folder), jobs=jobs)
     labels = ", ".join(initialization.label for initialization in options.initializations)

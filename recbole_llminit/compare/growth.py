@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from recbole_llminit.compare.grids import Grid, Point, count_points
 from recbole_llminit.compare.plan import CheckedComparison, Plan
@@ -48,22 +48,32 @@ class GrowingPlan:
             Its result; None if it has failed.
         """
         self._ended[name] = None if result is None else Candidate.of(result)
-        return [added for number in self._numbers.get(name, ()) for added in self._grow(number)]
+        return [added for number in tuple(self._numbers.get(name, ())) for added in self._grow(number)]
 
-    def take_finished(self, read: Callable[[str], TrialResult | None]) -> None:
-        """Take all trials that had finished before, and grow until none of those added has finished.
+    def take_finished(self, names: Iterable[str], read: Callable[[str], TrialResult | None]) -> list[str]:
+        """Take those of some trials that have finished, and of the trials that these add; return the names of the rest.
 
         Parameters
         ----------
+        names : iterable of str
+            Names of trials of the plan.
         read : callable
             Takes the name of a trial and returns its result; None if it has not finished.
+
+        Returns
+        -------
+        list of str
+            The names of the trials to run, in order.
         """
-        waiting = deque(self.plan.trials)
-        while waiting:
-            name = waiting.popleft()
+        pending, unfinished = deque(names), []
+        while pending:
+            name = pending.popleft()
             result = read(name)
-            if result is not None:
-                waiting.extend(self.take(name, result))
+            if result is None:
+                unfinished.append(name)
+            else:
+                pending.extendleft(reversed(self.take(name, result)))
+        return unfinished
 
     @property
     def later_trials(self) -> int:

@@ -112,38 +112,30 @@ def run_trials(growing: GrowingPlan, folder: Path, *, jobs: int, on_end: TrialLi
         If the folder cannot be written to.
     """
     trials = folder / TRIALS
-    finished = take_finished(growing, folder)
+
+    def read(name: str) -> TrialResult | None:
+        result = read_finished(trials, name)
+        if result is not None:
+            on_end(name, newly_finished=False)
+        return result
+
+    waiting = deque(growing.take_finished(growing.plan.trials, read))
     _write_plan(growing.plan, folder)
     _remove_leftovers(trials)
-    for name in finished:
-        on_end(name, newly_finished=False)
-    waiting = deque(name for name in growing.plan.trials if name not in finished)
     with ChildProcesses(jobs) as processes, tqdm(total=len(waiting), desc="trials", unit="trial", ncols=100) as bar:
         for name, failure in processes.run(waiting, lambda name: train(growing.plan.trials[name], trials, processes)):
             if failure is not None:
                 tqdm.write(f"failed: {name}: {failure} (its log: {trials / f'{name}.log'})", file=sys.stderr)
             before = growing.plan
             added = growing.take(name, None if failure is not None else read_trial(trials, name))
+            # They may have been run before: by another command in this folder, or before a trial failed.
+            added = growing.take_finished(added, read)
             if growing.plan is not before:
                 _write_plan(growing.plan, folder)
             waiting.extendleft(reversed(added))
             bar.total += len(added)
             on_end(name, newly_finished=failure is None)
             bar.update()
-
-
-def take_finished(growing: GrowingPlan, folder: Path) -> set[str]:
-    """Let a plan grow by what has finished in a folder; return the names of its finished trials."""
-    finished: set[str] = set()
-
-    def read(name: str) -> TrialResult | None:
-        result = read_finished(folder / TRIALS, name)
-        if result is not None:
-            finished.add(name)
-        return result
-
-    growing.take_finished(read)
-    return finished
 
 
 def read_finished(trials: Path, name: str) -> TrialResult | None:

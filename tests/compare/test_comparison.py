@@ -293,6 +293,11 @@ def test_a_search_goes_on_where_it_was_interrupted(
     whole = compare(settings, tmp_path / "whole", jobs=1)
     columns = ["trial", "tuned", "chosen", "valid_score"]
     assert report.trials[columns].equals(whole.trials[columns])
+    # A trial that is run again asks for those beyond the edge once more, which are there.
+    (folder / "trials" / f"{tuned['trials'][0]}.json").unlink()
+    before = modified(folder)
+    compare(settings, folder, jobs=1)
+    assert before.items() <= modified(folder).items() and len(modified(folder)) == len(before) + 1
     assert set(modified(folder)) == {folder / "trials" / path.name for path in modified(tmp_path / "whole")}
     rows = report.trials[report.trials["initialization"] == "none tuned"].groupby("seed")
     assert (rows["chosen"].sum() == 1).all() and rows.size().max() > 4

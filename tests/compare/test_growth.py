@@ -78,8 +78,10 @@ def test_a_comparison_that_goes_on_reaches_the_same_trials(settings: dict[str, A
     asked, score = {**settings, "tune": "stock", "seeds": 2}, rate_nearest(0.03)
     whole, again = growing_of(asked), growing_of(asked)
     done = run(whole, score)[:finished]
-    again.take_finished(lambda name: result_of(again, name, score) if name in done else None)
-    waiting = deque(name for name in again.plan.trials if name not in done)
+    waiting = deque(
+        again.take_finished(again.plan.trials, lambda name: result_of(again, name, score) if name in done else None)
+    )
+    assert not set(waiting) & set(done)
     while waiting:
         name = waiting.popleft()
         waiting.extendleft(reversed(again.take(name, result_of(again, name, score))))
