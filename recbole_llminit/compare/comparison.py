@@ -136,11 +136,10 @@ def _describe_later(growing: GrowingPlan) -> str:
     """Say what a search may add to the plan; nothing where no grid is searched."""
     if not any(entry.grids for entry in growing.plan.entries):
         return ""
-    later = f", {growing.later_trials} trials of grids that are searched after others" if growing.later_trials else ""
-    return (
-        f"\nnot counted{later}: a grid whose edge wins by validation is widened, by up to {MAX_WIDENINGS} trials for "
-        f"each key and side"
+    later = (
+        f"{growing.later_trials} trials of grids that are searched after others, and " if growing.later_trials else ""
     )
+    return f"\nnot counted: {later}up to {MAX_WIDENINGS} trials for each key and side of a grid whose edge wins"
 
 
 def _draw_plan(plan: Plan, by_trial: Mapping[str, float]) -> str:
