@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scipy.sparse import csr_matrix
@@ -15,11 +15,11 @@ from recbole_llminit.initialization import checks
 from recbole_llminit.initialization.embedding_table import EmbeddingTable, Exclusion, FoundTables, Side, model_name
 from recbole_llminit.initialization.report import InitReport, TableReport
 from recbole_llminit.initialization.rows import Rows, reduce_rows
-from recbole_llminit.initialization.scaling import factor_for_items, factor_for_scores
+from recbole_llminit.initialization.scaling import factor_for_items, factor_for_model_scores, factor_for_scores
 from recbole_llminit.initialization.tables import find_embedding_tables
-from recbole_llminit.initialization.users import FromItems, UserInitialization
-from recbole_llminit.initialization.writer import write_rows_
-from recbole_llminit.strategies.base import Drawn, Fit, Reduction, Scale, Strategy
+from recbole_llminit.initialization.users import FromStrategy, UserInitialization
+from recbole_llminit.initialization.writer import rewrite_rows_, write_rows_
+from recbole_llminit.strategies.base import Fit, Scale, Strategy, Values
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings, no_vectors
 
 Missing = Literal["model", "mean", "error"]
@@ -33,8 +33,8 @@ class InitSettings:
     ----------
     scale : {"raw", "model", "score"} or float, optional
         The standard deviation of all values written to an item table: as the strategy made them, as the model's own
-        initial values had it, or this number. With ``score`` the dot products of user and item values get the standard
-        deviation 1/16 instead. Left out, it is the strategy's ``default_scale``. User values are aggregated from the
+        initial values had it, or this number. With ``score`` the model's scores get a standard deviation instead, that
+        of `factor_for_scores`. Left out, it is the strategy's ``default_scale``. User values are aggregated from the
         scaled item values and not scaled again.
     user : UserInitialization
         How user rows are initialized.
@@ -47,17 +47,21 @@ class InitSettings:
         vectors except what they say about an item.
     tables, id_fields : mapping, optional
         ``named`` and ``id_fields`` of `find_embedding_tables`.
+    score_std : callable, optional
+        Returns the standard deviation of a model's own scores, for the scale ``score``. Left out, and where it returns
+        None, that of the dot products of user and item values is taken.
     sizes : mapping
         The model's configured sizes by key, to name the one to change in the error for a table that is too wide.
     """
 
     scale: Scale | None = None
-    user: UserInitialization = field(default_factory=FromItems)
+    user: UserInitialization = field(default_factory=FromStrategy)
     missing: Missing = "model"
     trainable: bool = True
     shuffle: bool = False
     tables: Mapping[Side, Sequence[str]] | None = None
     id_fields: Mapping[Side, str] | None = None
+    score_std: Callable[[nn.Module], float | None] | None = None
     sizes: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
 
 
@@ -110,7 +114,7 @@ def initialize_embeddings_(
     run.use(run.fit())
     run.compute()
     run.check_values()
-    return run.report(run.write_(), time.perf_counter() - began)
+    return run.report(run.rescale_by_model_(run.write_()), time.perf_counter() - began)
 
 
 def fit_to_tables(
@@ -155,7 +159,7 @@ class _Initialization:
         n_users, n_items = interactions.shape
         self._search: FoundTables = find_embedding_tables(model, n_users, n_items, settings.tables, settings.id_fields)
         self._tables = [table for table in self._search.tables if table.side == "item" or self._user.writes_tables]
-        self._reductions: dict[int, Reduction | Drawn] = {}
+        self._reductions: dict[int, Values] = {}
         self._writes: list[tuple[EmbeddingTable, Rows]] = []
 
     def check(self) -> None:
@@ -171,7 +175,7 @@ class _Initialization:
                 f"{self._given_fit.strategy!r} was fitted for {self._given_fit.n_components} components, and the table "
                 f"{widest.label} has {widest.width} columns: fit it for at least as many"
             )
-        if self._strategy.needs_vectors:
+        if self._strategy.needs_vectors and self._strategy.is_reduction:
             checks.refuse_narrow(self._tables, self._embeddings, self._settings.sizes)
         self._user.check(self._embeddings, self._strategy)
         if self._settings.missing == "error":
@@ -182,7 +186,6 @@ class _Initialization:
         self._fit = fit
         default_scale = self._fit.strategy.default_scale or "raw"
         self._scale = default_scale if self._settings.scale is None else self._settings.scale
-        self._has_vector = self._fit.embeddings.rows >= 0
 
     def fit(self) -> Fit:
         """Fit the strategy to the widest table, unless its fit was given."""
@@ -203,6 +206,7 @@ class _Initialization:
             self._reductions[width] = self._fit.reduction(width)
             items = reduce_rows(self._fit.embeddings, self._reductions[width], width)
             checks.refuse_equal_rows(items, self._describe_source())
+            self._has_value = items.has_value
             users = self._scale_rows(tables, items, width)
             if self._settings.missing == "mean":
                 items = items.filled_()
@@ -215,7 +219,7 @@ class _Initialization:
     def _scale_rows(self, tables: Sequence[EmbeddingTable], items: Rows, width: int) -> Rows | None:
         """Scale the items' values in place, and return the users' where there are any."""
         reduction, wanted = self._reductions[width], any(table.side == "user" for table in tables)
-        if self._scale != "score" and self._user.follows_items:
+        if self._scale != "score" and self._user.follows_items(reduction):
             items.multiply_(factor_for_items(self._scale, tables, items))
             return self._user.rows(items, self._interactions, reduction) if wanted else None
         kept = self._kept_users(width)
@@ -247,11 +251,28 @@ class _Initialization:
         """Write all tables."""
         return tuple(write_rows_(table, rows, trainable=self._settings.trainable) for table, rows in self._writes)
 
+    def rescale_by_model_(self, written: tuple[TableReport, ...]) -> tuple[TableReport, ...]:
+        """Scale what was written until the model's own scores are as wide as ``score`` says; return the new reports."""
+        ask = self._settings.score_std
+        if self._scale != "score" or ask is None:
+            return written
+
+        def std_at(factor: float) -> float | None:
+            for (table, rows), report in zip(self._writes, written, strict=True):
+                if not report.unit:
+                    rewrite_rows_(table, rows, factor)
+            return ask(self._model)
+
+        factor = factor_for_model_scores(std_at)
+        return tuple(
+            report if report.unit else replace(report, std_after=report.std_after * factor) for report in written
+        )
+
     def report(self, written: tuple[TableReport, ...], seconds: float) -> InitReport:
         """Say what was done."""
         embeddings = self._fit.embeddings
         read = embeddings.embeddings if self._strategy.needs_vectors else no_vectors(embeddings.tokens).embeddings
-        users = self._user.has_rows(self._has_vector, self._interactions)
+        users = self._user.has_rows(self._has_value, self._interactions)
         kept = {table.label: str(Exclusion.KEPT.of()) for table in self._search.tables if table not in self._tables}
         return InitReport(
             model=model_name(self._model),
@@ -263,8 +284,8 @@ class _Initialization:
             llm_dim=read.width,
             reductions={width: reduction.to_dict() for width, reduction in self._reductions.items()},
             scale=str(self._scale),
-            user=self._user.label,
-            items=len(self._has_vector) - 1,
+            user=self._user.describe(next(iter(self._reductions.values()))),
+            items=embeddings.n_items - 1,
             items_with_vector=len(embeddings.items),
             users=self._interactions.shape[0] - 1,
             users_with_items=int(users.sum()),

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from recbole_llminit.files import write_text
 from recbole_llminit.initialization.embedding_table import Side
-from recbole_llminit.initialization.users import LOW_COVERAGE, Aggregation
+from recbole_llminit.initialization.users import FACTORS, LOW_COVERAGE, Aggregation
 from recbole_llminit.text_table import draw_table
 
 
@@ -81,7 +81,7 @@ class InitReport:
     scale : str
         ``init_scale``.
     user : str
-        How users were initialized: the aggregation, ``none``, or the source of their own vectors.
+        How users were initialized: the aggregation, ``factors``, ``none``, or the source of their own vectors.
     items, items_with_vector, users, users_with_items : int
         Coverage, without ``[PAD]``; for users with vectors of their own, how many have one.
     tables : tuple of TableReport
@@ -157,7 +157,7 @@ class InitReport:
     def _describe_rows_left(self) -> str:
         """Name the rows that keep the model's own values."""
         rows = ["[PAD] rows"]
-        have_vectors = self.user not in get_args(Aggregation)
+        have_vectors = self.user not in (FACTORS, *get_args(Aggregation))
         users_lack = "users without a vector" if have_vectors else "users without training items"
         for side, lacking in (("item", "items without a vector"), ("user", users_lack)):
             # Without [PAD].

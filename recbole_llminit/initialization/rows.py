@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recbole_llminit.strategies.base import Drawn, Reduction
+from recbole_llminit.strategies.base import Drawn, Factors, Values
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 # So many rows stay in the processor's cache.
@@ -34,6 +34,13 @@ class Rows:
     def of_all_but_padding(cls, values: npt.NDArray[np.float32]) -> Rows:
         """Take values of which only the first row, ``[PAD]``, is none."""
         return cls(values, np.arange(len(values)) > 0)
+
+    @classmethod
+    def of_nonzero(cls, values: npt.NDArray[np.float32]) -> Rows:
+        """Take a copy of values of which rows of zeros, and the first row, ``[PAD]``, are none."""
+        has_value: npt.NDArray[np.bool_] = np.asarray(values.any(axis=1))
+        has_value[0] = False
+        return cls(values * has_value[:, None], has_value)
 
     @property
     def count(self) -> int:
@@ -61,7 +68,7 @@ class Rows:
         return Rows(self.values, has_value)
 
 
-def reduce_rows(embeddings: AlignedEmbeddings, reduction: Reduction | Drawn, width: int) -> Rows:
+def reduce_rows(embeddings: AlignedEmbeddings, reduction: Values, width: int) -> Rows:
     """Return the reduced vectors of all items (or users) by id.
 
     The vectors are read once, block by block. Where a reduction keeps columns, only these columns are read.
@@ -70,11 +77,13 @@ def reduce_rows(embeddings: AlignedEmbeddings, reduction: Reduction | Drawn, wid
     ----------
     embeddings : AlignedEmbeddings
         The vectors.
-    reduction : Reduction or Drawn
-        A fitted reduction to ``width`` values, or a distribution to draw them from.
+    reduction : Reduction, Drawn or Factors
+        A fitted reduction to ``width`` values, a distribution to draw them from, or the values themselves.
     width : int
         The number of values in a row.
     """
+    if isinstance(reduction, Factors):
+        return Rows.of_nonzero(reduction.items)
     values = np.zeros((embeddings.n_items, width), dtype=np.float32)
     has_value = embeddings.rows >= 0
     if isinstance(reduction, Drawn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,11 @@ from recbole_llminit.initialization.rows import Rows
 
 # Of the dot products of users and items under init_scale: score: about what var's raw values give on amazon-office.
 _SCORE_STD = 1 / 16
+# How near the model's own scores come to it, in the logarithm, and after how many steps the search ends.
+_NEAR = 0.02
+_MOST_STEPS = 6
+# Scores that grow slower with the tables' values hang on something else.
+_LEAST_POWER = 0.25
 SMALLEST_STD = math.sqrt(float(np.finfo(np.float32).tiny))
 """The smallest standard deviation of a table's values: below it scores, their products, would all be 0 in float32."""
 
@@ -48,6 +53,47 @@ def factor_for_scores(users: Rows, items: Rows, *, users_follow: bool) -> float:
     """
     ratio = _SCORE_STD / _score_std(users, items)
     return math.sqrt(ratio) if users_follow else ratio
+
+
+def factor_for_model_scores(std_at: Callable[[float], float | None]) -> float:
+    """Find the factor of all values at which a model's own scores have the standard deviation 1/16.
+
+    A graph model averages its tables over neighbors, so that its scores vary less than the tables' dot products.
+
+    Parameters
+    ----------
+    std_at : callable
+        Multiplies the values by a factor, and returns the standard deviation of the model's scores; None where the
+        model cannot be asked. It is called last with the factor that is returned.
+
+    Returns
+    -------
+    float
+        The factor; 1 where the scores do not follow it, as of a model that normalizes them.
+
+    Notes
+    -----
+    Newton's method on the logarithms. A product of users and items grows with the square of the factor, which is where
+    the search begins; each step measures the power anew.
+    """
+    found, factor, power = std_at(1.0), 1.0, 2.0
+    for _ in range(_MOST_STEPS):
+        if found is None or not 0 < found < math.inf:
+            break
+        if abs(math.log(found / _SCORE_STD)) < _NEAR:
+            return factor
+        step = (_SCORE_STD / found) ** (1 / power)
+        before, found, factor = found, std_at(factor * step), factor * step
+        if found is None or not 0 < found < math.inf:
+            break
+        power = math.log(found / before) / math.log(step)
+        if power < _LEAST_POWER:
+            break
+    else:
+        return factor
+    if factor != 1:
+        std_at(1.0)
+    return 1.0
 
 
 def std_of(rows: Rows) -> float:

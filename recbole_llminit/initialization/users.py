@@ -12,11 +12,14 @@ from scipy.sparse import csr_matrix
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initialization.rows import Rows, reduce_rows
-from recbole_llminit.strategies.base import Drawn, Reduction, Strategy
+from recbole_llminit.strategies.base import Factors, Strategy, Values
 from recbole_llminit.strategies.co_consumption import item_degrees
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 Aggregation = Literal["mean", "degree", "idf"]
+
+FACTORS = "factors"
+"""How the report names users whose values the strategy fitted together with those of the items."""
 
 LOW_COVERAGE = 0.5
 """The share of users or items with a vector below which a warning says so."""
@@ -31,20 +34,25 @@ class UserInitialization(ABC):
     ----------
     writes_tables : bool
         Whether user tables are written; otherwise they keep the model's own values.
-    follows_items : bool
-        Whether the rows are computed from the items' values, so that they follow the items' scale by themselves.
     """
 
     writes_tables: ClassVar[bool] = True
-    follows_items: ClassVar[bool] = True
+
+    def follows_items(self, reduction: Values) -> bool:
+        """Whether the rows are computed from the items' values, so that they follow the items' scale by themselves."""
+        return True
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """What stands in the report."""
+        """What it is called in messages."""
+
+    def describe(self, values: Values) -> str:
+        """Return what stands in the report of an initialization with these values of the strategy."""
+        return self.label
 
     @abstractmethod
-    def rows(self, items: Rows, interactions: csr_matrix, reduction: Reduction | Drawn) -> Rows:
+    def rows(self, items: Rows, interactions: csr_matrix, reduction: Values) -> Rows:
         """Return the values of all users by id.
 
         Parameters
@@ -53,8 +61,8 @@ class UserInitialization(ABC):
             The items' values.
         interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
             The training interactions.
-        reduction : Reduction or Drawn
-            The reduction that made the items' values.
+        reduction : Reduction, Drawn or Factors
+            What made the items' values.
         """
 
     def has_rows(self, has_item_value: npt.NDArray[np.bool_], interactions: csr_matrix) -> npt.NDArray[np.bool_]:
@@ -87,9 +95,33 @@ class FromItems(UserInitialization):
         """The aggregation."""
         return self.aggregation
 
-    def rows(self, items: Rows, interactions: csr_matrix, reduction: Reduction | Drawn) -> Rows:
+    def rows(self, items: Rows, interactions: csr_matrix, reduction: Values) -> Rows:
         """Aggregate the items' values."""
         return aggregate_users(items, interactions, self.aggregation)
+
+
+@dataclass(frozen=True)
+class FromStrategy(UserInitialization):
+    """Users are initialized as the strategy says: from factors of their own, or at the mean of their items."""
+
+    @property
+    def label(self) -> str:
+        """The aggregation, where the strategy has no values of users."""
+        return "mean"
+
+    def describe(self, values: Values) -> str:
+        """Return ``factors`` where the strategy has values of users."""
+        return FACTORS if isinstance(values, Factors) else self.label
+
+    def follows_items(self, reduction: Values) -> bool:
+        """Whether the strategy has no values of users."""
+        return not isinstance(reduction, Factors)
+
+    def rows(self, items: Rows, interactions: csr_matrix, reduction: Values) -> Rows:
+        """Take the users' factors, or the mean of each user's items."""
+        if isinstance(reduction, Factors):
+            return Rows.of_nonzero(reduction.users)
+        return aggregate_users(items, interactions)
 
 
 @dataclass(frozen=True)
@@ -103,7 +135,7 @@ class FromModel(UserInitialization):
         """``none``, as in the configuration."""
         return "none"
 
-    def rows(self, items: Rows, interactions: csr_matrix, reduction: Reduction | Drawn) -> Rows:
+    def rows(self, items: Rows, interactions: csr_matrix, reduction: Values) -> Rows:
         """Return the mean of each user's items: what a model without a user table ranks by."""
         return aggregate_users(items, interactions)
 
@@ -118,8 +150,6 @@ class FromVectors(UserInitialization):
         The vectors by user id.
     """
 
-    follows_items: ClassVar[bool] = False
-
     embeddings: AlignedEmbeddings
 
     @property
@@ -127,7 +157,11 @@ class FromVectors(UserInitialization):
         """Where the vectors came from."""
         return self.embeddings.embeddings.source
 
-    def rows(self, items: Rows, interactions: csr_matrix, reduction: Reduction | Drawn) -> Rows:
+    def follows_items(self, reduction: Values) -> bool:
+        """No: they have vectors of their own."""
+        return False
+
+    def rows(self, items: Rows, interactions: csr_matrix, reduction: Values) -> Rows:
         """Reduce the users' vectors as the items' were."""
         return reduce_rows(self.embeddings, reduction, items.values.shape[1])
 
@@ -137,9 +171,10 @@ class FromVectors(UserInitialization):
 
     def check(self, embeddings: AlignedEmbeddings, strategy: Strategy) -> None:
         """Raise `LLMInitError` where the users' vectors cannot go through the items' reduction."""
-        if not strategy.needs_vectors:
+        if not (strategy.needs_vectors and strategy.is_reduction):
             raise LLMInitError(
-                f"init_user is {self.label}, and {strategy!r} reads no vectors: set init_user to mean or none"
+                f"init_user is {self.label}, and {strategy!r} makes no values of a vector alone: set init_user to mean "
+                f"or none"
             )
         if self.embeddings.width != embeddings.width:
             raise LLMInitError(

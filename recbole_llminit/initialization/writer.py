@@ -56,6 +56,15 @@ def write_rows_(table: EmbeddingTable, rows: Rows, *, trainable: bool) -> TableR
     )
 
 
+@torch.no_grad()
+def rewrite_rows_(table: EmbeddingTable, rows: Rows, factor: float) -> None:
+    """Write values into a table once more, multiplied by a factor."""
+    whole = table.values
+    for ids in rows.blocks():
+        new = torch.from_numpy(rows.values[ids] * np.float32(factor))
+        whole.index_copy_(0, torch.from_numpy(ids).to(whole.device), new.to(whole.device, whole.dtype))
+
+
 class _RunningStd:
     """The standard deviation of numbers that come in blocks."""
 

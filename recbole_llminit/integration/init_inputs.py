@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
@@ -13,12 +13,25 @@ from torch import nn
 from recbole_llminit.encode.pipeline import provide_vectors
 from recbole_llminit.initialization.initializer import InitSettings, fit_to_tables, initialize_embeddings_
 from recbole_llminit.initialization.report import InitReport
-from recbole_llminit.initialization.users import FromItems, FromModel, FromVectors, UserInitialization
+from recbole_llminit.initialization.users import (
+    FromItems,
+    FromModel,
+    FromStrategy,
+    FromVectors,
+    UserInitialization,
+)
 from recbole_llminit.integration.dataset import id_fields, training_interactions
+from recbole_llminit.integration.ease import solve_ease_
+from recbole_llminit.integration.model_scores import ModelScores
 from recbole_llminit.integration.options import KEYS, InitOptions, options_of
+from recbole_llminit.integration.recbole_version import check_recbole_version
 from recbole_llminit.strategies.base import Fit, Strategy
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings, no_vectors
 from recbole_llminit.vectors.readers import read_embeddings
+
+check_recbole_version()
+
+from recbole.model.general_recommender import EASE  # noqa: E402  after the check that it is there
 
 _logger = getLogger(__name__)
 
@@ -81,6 +94,7 @@ class InitInputs:
                 shuffle=options.shuffle,
                 tables=options.tables,
                 id_fields=id_fields(dataset),
+                score_std=_score_std(config, dataset),
                 sizes=model_sizes(config),
             ),
         )
@@ -106,9 +120,19 @@ class InitInputs:
         fit : Fit, optional
             What `fit` returned for the model, if it was called before.
         """
-        report = initialize_embeddings_(
-            model, self.vectors, self.interactions, fit or self.strategy, seed=self.seed, settings=self.settings
-        )
+        if isinstance(model, EASE):
+            report = solve_ease_(
+                model,
+                self.vectors,
+                self.interactions,
+                self.strategy,
+                seed=self.seed,
+                shuffle=self.settings.shuffle,
+            )
+        else:
+            report = initialize_embeddings_(
+                model, self.vectors, self.interactions, fit or self.strategy, seed=self.seed, settings=self.settings
+            )
         _logger.info(f"\n{report}")
         for warning in report.warnings:
             _logger.warning(warning)
@@ -126,6 +150,11 @@ def model_sizes(config: Any) -> Mapping[str, int | list[int]]:
     }
 
 
+def _score_std(config: Any, dataset: Any) -> Callable[[nn.Module], float | None]:
+    scores = ModelScores(config, dataset)
+    return lambda model: scores.std(model) if scores.can_ask(model) else None
+
+
 def _warn_of_unused_keys(config: Any) -> None:
     keys = [key for key in KEYS if config[key] is not None]
     if "init_strategy" not in config and keys:
@@ -141,6 +170,8 @@ def _read_vectors(options: InitOptions, config: Any, dataset: Any) -> AlignedEmb
 
 
 def _user_initialization(options: InitOptions, config: Any, dataset: Any) -> UserInitialization:
+    if options.user is None:
+        return FromStrategy()
     if options.user == "none":
         return FromModel()
     if isinstance(options.user, str):

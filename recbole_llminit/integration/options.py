@@ -19,6 +19,8 @@ from recbole_llminit.initialization.initializer import Missing
 from recbole_llminit.initialization.model_exceptions import CLOSED_FORM, PRETRAINED_KEYS
 from recbole_llminit.initialization.scaling import SMALLEST_STD
 from recbole_llminit.initialization.users import Aggregation
+from recbole_llminit.integration.ease import MODEL as EASE
+from recbole_llminit.integration.ease import check_ease
 from recbole_llminit.integration.model_class import is_own_or_recboles
 from recbole_llminit.settings import (
     is_none,
@@ -58,7 +60,7 @@ class InitOptions:
     strategy : Strategy or None
         From ``init_strategy`` and ``init_args``; None for a stock run.
     scale, user, missing, tables, trainable, shuffle
-        From ``init_scale`` (None for the strategy's default), ``init_user``, ``init_missing``, ``init_tables``,
+        From ``init_scale``, ``init_user`` (each None for what the strategy says), ``init_missing``, ``init_tables``,
         ``init_trainable``, ``init_shuffle``.
     embedding : Path or None
         From ``llm_embedding``; None where the vectors are looked up or made.
@@ -68,7 +70,7 @@ class InitOptions:
 
     strategy: Strategy | None
     scale: Scale | None
-    user: Aggregation | Literal["none"] | Path
+    user: Aggregation | Literal["none"] | Path | None
     missing: Missing
     tables: Mapping[Side, Sequence[str]] | None
     trainable: bool
@@ -91,7 +93,7 @@ class InitOptions:
         options = cls(
             strategy=strategy,
             scale=_read_scale(config["init_scale"]),
-            user=_read_user(config),
+            user=_read_user(config, strategy),
             missing=_read_choice(config, "init_missing", ("model", "mean", "error")),
             tables=read_tables(config),
             trainable=_read_flag(config, "init_trainable", default=True),
@@ -133,6 +135,9 @@ def _read_strategy(config: recbole.config.Config) -> Strategy | None:
     if not isinstance(name, str):
         raise LLMInitError(f"init_strategy is {name!r}: expected none or one of {', '.join(strategy_names())}")
     strategy = get_strategy(name, _read_mapping(config, "init_args"))
+    if config["model"] == EASE:
+        check_ease(config, strategy)
+        return strategy
     kinds = {ModelType.DECISIONTREE: "decision trees", ModelType.TRADITIONAL: "closed form"}
     kind = "closed form" if config["model"] in CLOSED_FORM else kinds.get(config["MODEL_TYPE"])
     if kind is not None:
@@ -191,9 +196,11 @@ def _read_choice(config: recbole.config.Config, key: str, choices: tuple[str, ..
     return value
 
 
-def _read_user(config: recbole.config.Config) -> Aggregation | Literal["none"] | Path:
+def _read_user(config: recbole.config.Config, strategy: Strategy | None) -> Aggregation | Literal["none"] | Path | None:
     choices = (*get_args(Aggregation), "none")
     value = config["init_user"]
+    if "init_user" not in config and strategy is not None and not strategy.is_reduction:
+        return None
     if value == "":
         raise LLMInitError(f"init_user is empty: expected {', '.join(choices)}, or the path of the users' own vectors")
     if isinstance(value, (str, Path)) and value not in choices and not is_none(value):

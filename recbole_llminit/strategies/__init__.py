@@ -8,6 +8,7 @@ from recbole_llminit.strategies import (  # noqa: F401, I001  in this order
     projection,
     canonical_correlation,
     random_projection,
+    linear_autoencoder,
     auto,
     noise,
 )

@@ -143,6 +143,29 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
+class Factors:
+    """Values of items and of users that were fitted together, instead of a reduction of each item's vector.
+
+    Parameters
+    ----------
+    items : ndarray of float32, shape [n_items, d]
+        The values by item id; an item that nothing is known of has zeros.
+    users : ndarray of float32, shape [n_users, d]
+        The values by user id, which belong to those of the items: a user without training interactions has zeros.
+    """
+
+    items: npt.NDArray[np.float32]
+    users: npt.NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the number of values in JSON types; the tables are too long to print."""
+        return {"kind": "factors", "width": self.items.shape[1]}
+
+
+Values = Reduction | Drawn | Factors
+
+
+@dataclass(frozen=True, eq=False)
 class Fit:
     """A strategy fitted to vectors and training data: one fit reduces to tables of every width.
 
@@ -155,13 +178,14 @@ class Fit:
     n_components : int
         The largest number of components that it was fitted for.
     reduction : callable
-        Returns the reduction to a given number of components, at most ``n_components``.
+        Returns the reduction to a given number of components, at most ``n_components``; or the numbers themselves,
+        where a strategy draws them (`Drawn`) or fits items and users together (`Factors`).
     """
 
     strategy: Strategy
     embeddings: AlignedEmbeddings
     n_components: int
-    reduction: Callable[[int], Reduction | Drawn]
+    reduction: Callable[[int], Values]
 
 
 @dataclass(frozen=True)
@@ -175,11 +199,14 @@ class Strategy(ABC):
     ----------
     needs_vectors : bool
         Whether the strategy reads vectors. A control (``noise``) reads none; then there need not be any.
+    is_reduction : bool
+        Whether its values are made of an item's vector alone, so that there are at most as many as the vector has.
     default_scale : "raw", "model", "score", float or None
         ``init_scale`` where the configuration gives none; None where it is that of the strategy that `fit` chooses.
     """
 
     needs_vectors: ClassVar[bool] = True
+    is_reduction: ClassVar[bool] = True
     default_scale: ClassVar[Scale | None] = "raw"
 
     @abstractmethod

@@ -131,10 +131,10 @@ class CanonicalCorrelation(Projection):
                 f"{self!r} reads which items were consumed together, and no user has two training items with a vector: "
                 f"take whiten"
             )
-        weights = self._weights(interactions) * walk.has_mean
+        weights = self.weights(interactions) * walk.has_mean
         weights /= weights.sum()
-        moments = self._moments(embeddings, weights)
-        variances, directions = self._basis(embeddings, moments, n_components)
+        moments = self.moments(embeddings, weights)
+        variances, directions = self.basis(embeddings, moments, n_components)
         mean_variance = np.trace(moments.covariance) / embeddings.width
         shrunk = (1 - self.shrinkage) * variances + self.shrinkage * mean_variance
         whitening = directions / np.sqrt(shrunk)

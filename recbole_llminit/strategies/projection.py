@@ -7,7 +7,7 @@ Their memory is that of the ``llm_dim x llm_dim`` covariance, however many items
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ _SMALLEST_DIFFERENCE = 1e-12
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
+Floating = TypeVar("Floating", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,13 @@ class Projection(Strategy):
         """Return the vectors that the fit and its reductions read: smoothed ones where ``smooth`` is above 0."""
         return smooth(embeddings, interactions, self.smooth) if self.smooth else embeddings
 
-    def _weights(self, interactions: csr_matrix) -> Vector:
+    def weights(self, interactions: csr_matrix) -> Vector:
         """Return the weight of each item, at most 1."""
         degrees = item_degrees(interactions).astype(np.float64)
         weights: Vector = (degrees / max(1.0, degrees.max())) ** self.popularity
         return weights
 
-    def _moments(self, embeddings: AlignedEmbeddings, weights: Vector, *, diagonal: bool = False) -> Moments:
+    def moments(self, embeddings: AlignedEmbeddings, weights: Vector, *, diagonal: bool = False) -> Moments:
         """Return the moments, about zero unless the vectors are centered; raise where there is nothing to project."""
         moments = Moments.of(embeddings, weights, diagonal=diagonal)
         if moments.count < 2:
@@ -141,7 +142,7 @@ class Projection(Strategy):
             )
         return moments
 
-    def _basis(self, embeddings: AlignedEmbeddings, moments: Moments, n_components: int) -> tuple[Vector, Matrix]:
+    def basis(self, embeddings: AlignedEmbeddings, moments: Moments, n_components: int) -> tuple[Vector, Matrix]:
         """Return variances and directions of the principal components, the largest first, without those of none."""
         variances, directions = np.linalg.eigh(moments.covariance)
         variances, directions = variances[::-1], directions[:, ::-1]
@@ -155,11 +156,11 @@ class Projection(Strategy):
         return variances[:rank], directions[:, :rank]
 
 
-def signed(directions: Matrix) -> Matrix:
+def signed(directions: npt.NDArray[Floating]) -> npt.NDArray[Floating]:
     """Make the largest loading of each direction positive, as scikit-learn does; of equal loadings the first counts."""
     sizes = np.abs(directions)
     first = (sizes >= sizes.max(axis=0) * (1 - 1e-6)).argmax(axis=0)
-    turned: Matrix = directions * np.sign(directions[first, np.arange(directions.shape[1])])
+    turned: npt.NDArray[Floating] = directions * np.sign(directions[first, np.arange(directions.shape[1])])
     return turned
 
 
@@ -183,8 +184,8 @@ class PrincipalComponents(Projection):
             If the vectors vary in fewer than ``n_components`` directions.
         """
         embeddings = self.smoothed(embeddings, interactions)
-        moments = self._moments(embeddings, self._weights(interactions))
-        _, directions = self._basis(embeddings, moments, n_components)
+        moments = self.moments(embeddings, self.weights(interactions))
+        _, directions = self.basis(embeddings, moments, n_components)
         return Fit(self, embeddings, n_components, lambda count: Affine(moments.mean, signed(directions[:, :count])))
 
 
@@ -219,8 +220,8 @@ class Whitening(Projection):
             If the vectors vary in fewer than ``n_components`` directions.
         """
         embeddings = self.smoothed(embeddings, interactions)
-        moments = self._moments(embeddings, self._weights(interactions))
-        variances, directions = self._basis(embeddings, moments, n_components)
+        moments = self.moments(embeddings, self.weights(interactions))
+        variances, directions = self.basis(embeddings, moments, n_components)
         power = (self.exponent - 1) / 2
         return Fit(
             self,

@@ -33,7 +33,7 @@ class RandomProjection(Projection):
             If all vectors are equal, so that centered ones are zero.
         """
         embeddings = self.smoothed(embeddings, interactions)
-        moments = self._moments(embeddings, self._weights(interactions), diagonal=True)
+        moments = self.moments(embeddings, self.weights(interactions), diagonal=True)
 
         def reduction(count: int) -> Affine:
             gaussian = np.random.default_rng(seed).standard_normal((embeddings.width, count))

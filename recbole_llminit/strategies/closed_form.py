@@ -1,0 +1,270 @@
+"""The closed form of a linear autoencoder with a text prior: its item-item weights, dense or as an operator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import get_lapack_funcs
+from scipy.sparse import csr_matrix
+from scipy.sparse.linalg import LinearOperator, cg
+
+Matrix = npt.NDArray[np.float32]
+Vector = npt.NDArray[np.float64]
+
+# Of the residuals of conjugate gradients, relative to the right-hand sides.
+_TOLERANCE = 1e-4
+_MOST_ITERATIONS = 500
+# Random vectors for the diagonal of the inverse, whose relative error is that of B's column lengths over their root.
+_PROBES = 128
+_SOLVED_NUMBERS = 1 << 26
+
+
+@dataclass(frozen=True, eq=False)
+class TextPrior:
+    """What the vectors alone say of the item-item weights: ``C``, a diagonal matrix plus one of low rank.
+
+    Parameters
+    ----------
+    diagonal : ndarray of float64, shape [n_items]
+        The diagonal part.
+    left, right : ndarray of float32, shape [n_items, rank]
+        The low-rank part is ``left @ right.T``.
+
+    Notes
+    -----
+    Source: L3AE (arXiv 2508.13500): EASE with the features ``F`` of the items in place of the clicks,
+    ``C = I - P / diag(P)`` with ``P = (F F^T + rho I)^-1``. By Woodbury's identity ``rho P = I - F S F^T`` with
+    ``S = (rho I + F^T F)^-1``, so that no matrix of items by items is made.
+    """
+
+    diagonal: Vector
+    left: Matrix
+    right: Matrix
+
+    @classmethod
+    def of(cls, features: Matrix, rho: float) -> TextPrior:
+        """Solve for the features of items.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape [n_items, rank]
+            The features; those of an item without a vector are 0, and so are its weights.
+        rho : float
+            The regularization.
+        """
+        gram = features.T.astype(np.float64) @ features
+        solved = (features @ np.linalg.inv(gram + rho * np.eye(len(gram)))).astype(np.float32)
+        # rho times the diagonal of P.
+        rest = 1 - np.einsum("ij,ij->i", features, solved, dtype=np.float64)
+        return cls(1 - 1 / rest, features, (solved / rest[:, None]).astype(np.float32))
+
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return ``C @ vectors``, shape ``[n_items, k]``."""
+        return _times(self.diagonal, vectors) + self.left @ (self.right.T @ vectors)
+
+    def multiply_transposed(self, vectors: Matrix) -> Matrix:
+        """Return ``C.T @ vectors``, shape ``[n_items, k]``."""
+        return _times(self.diagonal, vectors) + self.right @ (self.left.T @ vectors)
+
+
+class InverseGram(ABC):
+    """The inverse ``P = (X^T X + ridge I)^-1`` of the regularized Gram matrix of the interactions ``X``.
+
+    Parameters
+    ----------
+    interactions : csr_matrix of float32, shape [n_users, n_items]
+        The interactions.
+    ridge : float
+        What is added to the diagonal.
+    """
+
+    def __init__(self, interactions: csr_matrix, ridge: float) -> None:
+        self.interactions = interactions
+        self.ridge = ridge
+
+    @abstractmethod
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return ``P @ vectors``, shape ``[n_items, k]``."""
+
+    @property
+    @abstractmethod
+    def diagonal(self) -> Vector:
+        """The diagonal of ``P``, shape ``[n_items]``."""
+
+
+class DenseInverseGram(InverseGram):
+    """The inverse as a matrix, ``n_items ** 2`` numbers of float32."""
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """The inverse, shape ``[n_items, n_items]``."""
+        gram = (self.interactions.T @ self.interactions).toarray().astype(np.float32, copy=False)
+        gram[np.diag_indices(len(gram))] += np.float32(self.ridge)
+        # Cholesky's needs a third of the operations of an inverse by elimination.
+        factorize, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
+        factor, _ = factorize(gram.T, lower=True, overwrite_a=True)
+        inverse, _ = invert(factor, lower=True, overwrite_c=True)
+        lower: Matrix = np.tril(inverse)
+        return lower + np.tril(lower, -1).T
+
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return ``P @ vectors``."""
+        return self.matrix @ vectors
+
+    @property
+    def diagonal(self) -> Vector:
+        """The diagonal of ``P``."""
+        return np.diag(self.matrix).astype(np.float64)
+
+
+class IterativeInverseGram(InverseGram):
+    """The inverse as an operator: conjugate gradients on the sparse interactions, with a Jacobi preconditioner.
+
+    Parameters
+    ----------
+    interactions, ridge
+        As of `InverseGram`.
+    seed : int
+        The seed of the vectors that probe the diagonal.
+    """
+
+    def __init__(self, interactions: csr_matrix, ridge: float, seed: int) -> None:
+        super().__init__(interactions, ridge)
+        self._transposed = interactions.T.tocsr()
+        self._seed = seed
+        self._jacobi = (1 / (np.bincount(interactions.indices, minlength=interactions.shape[1]) + ridge)).astype(
+            np.float32
+        )
+
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return ``P @ vectors``, up to a relative residual of 1e-4, some columns at a time."""
+        count = max(1, _SOLVED_NUMBERS // len(vectors))
+        solved = np.empty_like(vectors)
+        for first in range(0, vectors.shape[1], count):
+            columns = slice(first, first + count)
+            solved[:, columns] = self._solve(np.ascontiguousarray(vectors[:, columns]))
+        return solved
+
+    @cached_property
+    def diagonal(self) -> Vector:
+        """The diagonal of ``P``, probed by random signs ``z``: the mean of ``z * (P z)`` (Bekas et al., 2007)."""
+        generator = np.random.default_rng(self._seed)
+        n_items = self.interactions.shape[1]
+        total, left = np.zeros(n_items), _PROBES
+        while left:
+            count = min(left, max(1, _SOLVED_NUMBERS // n_items))
+            signs = generator.integers(2, size=(n_items, count), dtype=np.int8).astype(np.float32) * 2 - 1
+            total += np.einsum("ij,ij->i", signs, self.multiply(signs), dtype=np.float64)
+            left -= count
+        # What is known of it: it is at most 1 / ridge, and at least that of the Gram matrix's own diagonal.
+        return np.clip(total / _PROBES, self._jacobi, 1 / self.ridge)
+
+    def _solve(self, vectors: Matrix) -> Matrix:
+        """Solve for all columns in one run: SciPy's solver takes one vector, so it is given the columns as one."""
+        shape = vectors.shape
+
+        def gram(flat: Matrix) -> Matrix:
+            block = flat.reshape(shape)
+            product: Matrix = self._transposed @ (self.interactions @ block)
+            product += np.float32(self.ridge) * block
+            return product.ravel()
+
+        size = (vectors.size, vectors.size)
+        scale = LinearOperator(
+            size, matvec=lambda flat: (flat.reshape(shape) * self._jacobi[:, None]).ravel(), dtype=np.float32
+        )
+        found, _ = cg(
+            LinearOperator(size, matvec=gram, dtype=np.float32),
+            vectors.ravel(),
+            # Known as rtol or tol, by SciPy's version; the larger of the two bounds counts.
+            atol=_TOLERANCE * float(np.linalg.norm(vectors)),
+            maxiter=_MOST_ITERATIONS,
+            M=scale,
+        )
+        return found.reshape(shape).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Equations:
+    """What the closed form needs for one sum of ``lam`` and ``kappa``, whatever their shares are.
+
+    Parameters
+    ----------
+    inverse : InverseGram
+        ``P = (X^T X + (lam + kappa) I)^-1``.
+    prior : TextPrior or None
+        ``C``; None where the texts have no say.
+    """
+
+    inverse: InverseGram
+    prior: TextPrior | None
+
+    @cached_property
+    def prior_diagonal(self) -> Vector:
+        """The diagonal of ``P C``, shape ``[n_items]``; zeros without a prior."""
+        if self.prior is None:
+            return np.zeros(self.inverse.interactions.shape[1])
+        low_rank = np.einsum("ij,ij->i", self.inverse.multiply(self.prior.left), self.prior.right, dtype=np.float64)
+        own: Vector = self.inverse.diagonal * self.prior.diagonal + low_rank
+        return own
+
+
+@dataclass(frozen=True, eq=False)
+class ItemWeights:
+    """The item-item weights ``B`` of a linear autoencoder of interactions ``X`` that is pulled to a text prior ``C``.
+
+    Parameters
+    ----------
+    equations : Equations
+        ``P`` and ``C``.
+    kappa : float
+        The weight of the prior.
+
+    Notes
+    -----
+    The minimum of ``|X - X B|^2 + lam |B|^2 + kappa |B - C|^2`` over matrices with diagonal 0 (L3AE, arXiv 2508.13500;
+    with ``kappa`` 0 EASE, arXiv 1905.03375) is ``B = P (X^T X + kappa C) - P diag(gamma)``. With
+    ``P X^T X = I - (lam + kappa) P`` this is ``I + P (kappa C - diag(e))``, with the ``e`` for which the diagonal is 0.
+    """
+
+    equations: Equations
+    kappa: float
+
+    @cached_property
+    def correction(self) -> Vector:
+        """The diagonal ``e``, shape ``[n_items]``: ``(1 + kappa diag(P C)) / diag(P)``."""
+        correction: Vector = (1 + self.kappa * self.equations.prior_diagonal) / self.equations.inverse.diagonal
+        return correction
+
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return ``B @ vectors``, shape ``[n_items, k]``."""
+        pulled = -_times(self.correction, vectors)
+        if self.equations.prior is not None and self.kappa:
+            pulled += np.float32(self.kappa) * self.equations.prior.multiply(vectors)
+        return vectors + self.equations.inverse.multiply(pulled)
+
+    def multiply_transposed(self, vectors: Matrix) -> Matrix:
+        """Return ``B.T @ vectors``, shape ``[n_items, k]``."""
+        return self.finish_transposed(vectors, self.equations.inverse.multiply(vectors))
+
+    def finish_transposed(self, vectors: Matrix, solved: Matrix) -> Matrix:
+        """Return ``B.T @ vectors`` from ``P @ vectors``, which does not depend on ``kappa``."""
+        product = vectors - _times(self.correction, solved)
+        if self.equations.prior is not None and self.kappa:
+            product += np.float32(self.kappa) * self.equations.prior.multiply_transposed(solved)
+        return product
+
+    def to_dense(self) -> Matrix:
+        """Return ``B``, shape ``[n_items, n_items]``, with a diagonal of 0."""
+        weights = self.multiply(np.eye(len(self.correction), dtype=np.float32))
+        np.fill_diagonal(weights, 0)
+        return weights
+
+
+def _times(diagonal: Vector, vectors: Matrix) -> Matrix:
+    product: Matrix = diagonal.astype(np.float32)[:, None] * vectors
+    return product

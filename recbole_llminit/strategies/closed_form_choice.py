@@ -1,0 +1,106 @@
+"""Which regularization the closed form takes: a few are compared on held-out training clicks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from recbole_llminit.strategies.closed_form import Equations, InverseGram, ItemWeights, TextPrior
+from recbole_llminit.strategies.held_out import HeldOut
+
+# The sums of lam and kappa that may be tried, a factor of about 3 apart, and kappa's shares in them.
+_RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
+_FIRST = 4
+_SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
+_SCORES = 1 << 24
+
+
+class Regularization(NamedTuple):
+    """The two regularizations of the closed form: ``lam`` towards 0, ``kappa`` towards the text prior."""
+
+    lam: float
+    kappa: float
+
+    def __str__(self) -> str:
+        return f"lam {self.lam:g}, kappa {self.kappa:g}"
+
+
+def choose_regularization(
+    held_out: HeldOut,
+    prior: TextPrior | None,
+    invert: Callable[[float], InverseGram],
+    *,
+    lam: float | None,
+    kappa: float | None,
+) -> Mapping[Regularization, float]:
+    """Return the candidates that were compared with their mean NDCG@10 on held-out clicks.
+
+    The search goes along the sum of the two from 100 to where no neighbor, a factor of 3 away, is better; with each sum
+    several shares of ``kappa`` are tried, which cost little beside the inverse.
+
+    Parameters
+    ----------
+    held_out : HeldOut
+        The held-out clicks, and the interactions without them.
+    prior : TextPrior or None
+        The text prior.
+    invert : callable
+        Returns the inverse Gram matrix of the held-out interactions for a sum of ``lam`` and ``kappa``.
+    lam, kappa : float or None
+        What is given and not to be chosen.
+    """
+    found: dict[Regularization, float] = {}
+    best_by_place: dict[int, float] = {}
+
+    def best_at(place: int) -> float:
+        if not 0 <= place < len(_RIDGES):
+            return -np.inf
+        if place not in best_by_place:
+            compared = dict(_compare(held_out, prior, invert, _candidates(_RIDGES[place], prior, lam, kappa)))
+            found.update(compared)
+            best_by_place[place] = max(compared.values())
+        return best_by_place[place]
+
+    place = _FIRST
+    while True:
+        better = max((place - 1, place, place + 1), key=lambda near: (best_at(near), near == place))
+        if better == place:
+            return found
+        place = better
+
+
+def _candidates(
+    size: float, prior: TextPrior | None, lam: float | None, kappa: float | None
+) -> tuple[Regularization, ...]:
+    """Return the pairs of one size: of their sum, or of the one of the two that is not given."""
+    if lam is not None:
+        return (Regularization(lam, 0.0), Regularization(lam, size))
+    if kappa is not None:
+        return (Regularization(size, kappa),)
+    shares = _SHARES if prior is not None else (0.0,)
+    return tuple(Regularization(round(size * (1 - share), 6), round(size * share, 6)) for share in shares)
+
+
+def _compare(
+    held_out: HeldOut,
+    prior: TextPrior | None,
+    invert: Callable[[float], InverseGram],
+    candidates: tuple[Regularization, ...],
+) -> Iterator[tuple[Regularization, float]]:
+    """Yield each candidate with its mean NDCG@10; those of the same sum share the inverse."""
+    for ridge in dict.fromkeys(round(sum(candidate), 6) for candidate in candidates):
+        equations = Equations(invert(ridge), prior)
+        of_ridge = [candidate for candidate in candidates if round(sum(candidate), 6) == ridge]
+        weights = {candidate: ItemWeights(equations, candidate.kappa) for candidate in of_ridge}
+        gains = dict.fromkeys(of_ridge, 0.0)
+        step = max(1, _SCORES // held_out.interactions.shape[1])
+        for first in range(0, len(held_out.users), step):
+            histories = held_out.interactions[held_out.users[first : first + step]]
+            columns = np.ascontiguousarray(histories.toarray().T.astype(np.float32, copy=False))
+            solved = equations.inverse.multiply(columns)
+            for candidate in of_ridge:
+                scores = weights[candidate].finish_transposed(columns, solved).T
+                gains[candidate] += float(held_out.gains(scores, first).sum())
+        yield from ((candidate, gain / len(held_out.users)) for candidate, gain in gains.items())
