@@ -10,14 +10,15 @@ from recbole_llminit.compare.grids import CLOSED_FORM_GRIDS, Grid, read_grid, sp
 from recbole_llminit.compare.option_values import read_names
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.settings import is_none
-from recbole_llminit.strategies.base import get_strategy, strategy_names
+from recbole_llminit.strategies.base import get_strategy
 
 WITH_VECTORS = "EASE with the vectors"
 """The label of the baseline that has the clicks and the vectors, and no model to train."""
 
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     **{name: {key: list(values) for key, values in grid.items()} for name, grid in CLOSED_FORM_GRIDS.items()},
-    WITH_VECTORS: {"model": "EASE", "init_strategy": "lae"},
+    # RecBole solves EASE before lae takes its place: with RecBole's reg_weight, and not that of the trained models.
+    WITH_VECTORS: {"model": "EASE", "init_strategy": "lae", "reg_weight": 250.0},
 }
 
 
@@ -62,7 +63,7 @@ def default_baselines(*, with_vectors: bool) -> list[str]:
     with_vectors : bool
         Whether an initialization of the comparison reads vectors; else a baseline with them is left out.
     """
-    return [name for name in _DEFAULTS if name != WITH_VECTORS or (with_vectors and "lae" in strategy_names())]
+    return [name for name in _DEFAULTS if name != WITH_VECTORS or with_vectors]
 
 
 def read_baselines(value: Any) -> tuple[Baseline, ...]:

@@ -39,22 +39,17 @@ class UnreadKeys:
         Raises
         ------
         LLMInitError
-            If a model does not read a key of its own or of its grid, or no trained model reads a key that is set for
-            all trials, for a dataset, or for an initialization.
+            If a model or baseline does not read a key of its own or of its grid, or none of the models reads a key that
+            is set for all trials, for a dataset, or for an initialization.
         """
         self._refuse_keys_of_models(options)
         models = list(options.models)
         for initialization in options.initializations:
             self._refuse_unless_one_reads(f"strategies {initialization.label}", initialization.settings, models)
-        shared = {
-            "all trials": options.settings,
-            **{f"datasets {name}": keys for name, keys in options.datasets.items()},
-        }
-        for place, keys in shared.items():
-            for key in keys:
-                # A baseline whose grid has the key takes none of it.
-                others = [baseline.label for baseline in options.baselines if key not in baseline.grid]
-                self._refuse_unless_one_reads(place, {key: keys[key]}, [*models, *others])
+        # What a baseline reads does not count: its keys stand with it, and reg_weight is another thing to EASE.
+        self._refuse_unless_one_reads("all trials", options.settings, models)
+        for dataset, keys in options.datasets.items():
+            self._refuse_unless_one_reads(f"datasets {dataset}", keys, models)
 
     def _refuse_keys_of_models(self, options: CompareOptions) -> None:
         own = {f"models {model}": (model, set(keys)) for model, keys in options.models.items()}

@@ -39,4 +39,4 @@ def test_the_one_with_vectors_is_there_where_an_initialization_reads_vectors() -
     assert default_baselines(with_vectors=False) == ["EASE", "ItemKNN", "Pop"]
     assert default_baselines(with_vectors=True) == ["EASE", "ItemKNN", "Pop", "EASE with the vectors"]
     (found,) = read_baselines(["EASE with the vectors"])
-    assert (found.model, found.settings, found.grid) == ("EASE", {"init_strategy": "lae"}, {})
+    assert (found.model, found.settings, found.grid) == ("EASE", {"init_strategy": "lae", "reg_weight": 250.0}, {})

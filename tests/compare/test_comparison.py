@@ -261,6 +261,23 @@ def test_a_line_for_each_trial_and_a_table_after_each_seed(
     assert "| BPR " in first and "| BPR " not in second
 
 
+@pytest.mark.usefixtures("no_processes")
+def test_ease_with_the_vectors_is_a_reference_of_its_own(
+    compare_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_llminit.compare.comparison.save_report", lambda report, folder: [])
+    baselines = {"EASE": {"reg_weight": 10.0}, "EASE with the vectors": None}
+    report = compare({**compare_settings, "baselines": baselines, "seeds": 1}, tmp_path / "out", jobs=1)
+    assert not report.problems
+    runs = report.runs.set_index("model")
+    assert runs.loc[["EASE", "EASE with the vectors"], "role"].to_list() == ["baseline"] * 2
+    assert pd.isna(runs.loc["EASE", "strategy"])
+    assert runs.loc["EASE with the vectors", "strategy"].startswith("LinearAutoencoder(")
+    tested = report.tests[report.tests["initialization"] == "var"]
+    assert {"EASE", "EASE with the vectors"} <= set(tested["reference"])
+    assert not tested.loc[tested["reference"] == "EASE with the vectors", "of_model"].any()
+
+
 @pytest.mark.slow
 def test_a_search_goes_on_where_it_was_interrupted(
     compare_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

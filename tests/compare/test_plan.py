@@ -79,17 +79,18 @@ def test_baselines_have_a_grid_and_none_of_our_keys(settings: dict[str, Any]) ->
 
 def test_a_baseline_with_vectors_is_a_line_of_its_own(settings: dict[str, Any]) -> None:
     """The vectors are those of the last initialization; no other key of an initialization reaches it."""
-    keys = {"model": "LightGCN", "init_strategy": "var", "n_layers": [1, 2]}
+    keys = {"model": "EASE", "init_strategy": "lae", "init_args": {"lam": 5.0}, "reg_weight": [1.0, 2.0]}
     own = {"init_strategy": "var", "llm_embedding": settings.pop("llm_embedding"), "init_missing": "mean"}
     plan = plan_of(settings, strategies={"own": own}, controls="none", baselines={"with vectors": keys}, init_scale=0.1)
     assert lines(plan)[-1] == ("with vectors", "", "baseline", None, 2020)
     trials = [plan.trials[name] for name in plan.entries[-1].trials]
-    assert [(trial.model, trial.settings["n_layers"]) for trial in trials] == [("LightGCN", 1), ("LightGCN", 2)]
+    assert [(trial.model, trial.settings["reg_weight"]) for trial in trials] == [("EASE", 1.0), ("EASE", 2.0)]
     for trial in trials:
         ours = {key: value for key, value in trial.settings.items() if key.startswith(("init_", "llm_"))}
-        assert ours == {"init_strategy": "var", "llm_embedding": own["llm_embedding"]}
-        assert "-var-" in trial.name
-    assert plan.entries[-1].tuned == ("n_layers",)
+        vectors = own["llm_embedding"]
+        assert ours == {"init_strategy": "lae", "init_args": {"lam": 5.0}, "llm_embedding": vectors}
+        assert trial.name.startswith("tiny-EASE-lae-2020_")
+    assert plan.entries[-1].tuned == ("reg_weight",)
 
 
 def test_the_entries_of_a_plan_file() -> None:

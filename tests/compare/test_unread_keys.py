@@ -35,8 +35,9 @@ def settings(llm: dict[str, Any]) -> dict[str, Any]:
         (r"k is set for baselines EASE", {"baselines": {"EASE": {"k": [3]}}}),
         (r"reg_weight is in the grid that BPR is tuned over.*grid of its own", {"tune": "stock", "tune_grid": {"reg_weight": [0.1, 0.2]}}),
         (r"n_layers is in the grid that BPR is tuned over", {"tune": "stock", "tune_grid": {"BPR": {"n_layers": [1]}}}),
-        # The grid of the one baseline that reads it replaces it.
-        (r"reg_weight is set for all trials, and BPR does not", {"models": "BPR", "reg_weight": 1.0, "baselines": "EASE"}),
+        # A baseline that reads it does not count.
+        (r"reg_weight is set for all trials, and BPR does not", {"models": "BPR", "reg_weight": 1.0, "baselines": {"EASE": {}, "own": {"model": "EASE", "init_strategy": "lae"}}}),
+        (r"k is set for all trials", {"k": 7, "baselines": {"ItemKNN": {"shrink": [1.0]}}}),
     ],
 )  # fmt: skip
 def test_a_key_that_nothing_reads_is_refused(match: str, change: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -53,7 +54,7 @@ def test_a_key_that_nothing_reads_is_refused(match: str, change: dict[str, Any],
         {"strategies": {"mine": {"init_strategy": "var", "n_layers": 2}}},
         {"tune": "stock", "tune_grid": {"LightGCN": {"reg_weight": [0.1, 0.2]}}},
         {"tune": "stock", "tune_grid": {"weight_decay": [0.0, 0.1]}},
-        {"baselines": {"ItemKNN": {"shrink": [1.0]}}, "k": 7},
+        {"baselines": {"ItemKNN": {"shrink": [1.0], "k": 7}}},
     ],
 )
 def test_a_key_that_one_model_reads_is_accepted(change: dict[str, Any], settings: dict[str, Any]) -> None:
