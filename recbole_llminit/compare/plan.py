@@ -52,7 +52,7 @@ class Entry:
     def from_dict(cls, content: Mapping[str, Any]) -> Entry:
         """Return the entry that a plan file describes."""
         content = dict(content)
-        # Plans of version 0.1 name the keys alone.
+        # An earlier version wrote the keys alone.
         keys = content.pop("tuned", ())
         grids = content.pop("grids", [dict.fromkeys(keys, ())] if keys else [])
         return cls(**{**content, "trials": tuple(content["trials"]), "grids": tuple(grids)})

@@ -97,7 +97,7 @@ def test_the_entries_of_a_plan_file() -> None:
     keys = {"dataset": "d", "model": "M", "initialization": "none tuned", "role": "stock", "drop": None, "seed": 1}
     entry = Entry(**keys, trials=("a",), grids=({"x": [1, 2]},))
     assert Entry.from_dict(json.loads(json.dumps(asdict(entry)))) == entry
-    # A plan of version 0.1 has the keys alone.
+    # An earlier version wrote the keys alone.
     old = Entry.from_dict({**keys, "trials": ["a"], "tuned": ["x"]})
     assert (old.trials, old.tuned) == (("a",), ("x",))
     assert Entry.from_dict({**keys, "trials": ["a"], "tuned": []}).grids == ()
