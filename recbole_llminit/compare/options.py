@@ -102,7 +102,7 @@ class CompareOptions:
     tune : {"none", "stock", "all"}
         Which initializations are also tuned over ``tune_grid``, on the validation set of each seed.
     tune_grid : mapping of str to mapping
-        For each model the configuration keys and the values to try.
+        For each model the configuration keys and the values to try; one that is not in it takes its `default_grid`.
     cold_start : tuple of float or "all_but_one"
         For each of these, all models are trained once more with so many of the training interactions dropped (the key
         ``drop_train``).

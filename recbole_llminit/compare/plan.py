@@ -10,7 +10,7 @@ from typing import Any
 
 from recbole_llminit.compare.baselines import Baseline
 from recbole_llminit.compare.configurations import ConfigurationChecker
-from recbole_llminit.compare.grids import Grid, Point, grid_points
+from recbole_llminit.compare.grids import Grid, Point, default_grid, grid_points
 from recbole_llminit.compare.options import CompareOptions, Initialization, Role
 from recbole_llminit.compare.trial import Trial
 from recbole_llminit.compare.trial_vectors import TrialVectors
@@ -254,7 +254,7 @@ def _tuned_line(
     entry: Entry, settings: Mapping[str, Any], initialization: Initialization, options: CompareOptions
 ) -> PlannedLine:
     """Return the line of an initialization that is tuned; the untuned trials are among its own."""
-    grid = options.tune_grid[entry.model]
+    grid = options.tune_grid.get(entry.model, default_grid(entry.model))
     untuned = grid_points(initialization.grid)
     if initialization.grid:
         # The product of both grids would take several times as many trials.

@@ -1,7 +1,7 @@
 """The lines of a comparison and their trials; planning never encodes."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,11 @@ def test_tuning_adds_a_line_whose_grid_shares_the_untuned_trial(settings: dict[s
     assert plan.entries[1].tuned == ("learning_rate",)
     assert plan.trials[grid[1]].settings["learning_rate"] == 0.01
     assert [line[1] for line in lines(plan_of(tuned, tune="all"))] == ["none", "none tuned", "var", "var tuned"]
+
+
+def test_options_without_a_grid_take_that_of_the_model(settings: dict[str, Any]) -> None:
+    options = CompareOptions.from_settings({**settings, "strategies": "none", "controls": "none", "tune": "stock"})
+    assert make_plan(replace(options, tune_grid={})).entries == make_plan(options).entries
 
 
 def test_baselines_have_a_grid_and_none_of_our_keys(settings: dict[str, Any]) -> None:
