@@ -23,7 +23,7 @@ from recbole_llminit.integration.options import options_of
 from recbole_llminit.integration.quick_start import load_data, load_data_and_model
 from recbole_llminit.spectrum import Spectrum
 from recbole_llminit.strategies.base import Fit, unit_rows
-from recbole_llminit.strategies.canonical_correlation import CanonicalCorrelation, CanonicalDirections, CanonicalFit
+from recbole_llminit.strategies.canonical_correlation import CanonicalCorrelation, CanonicalFit
 from recbole_llminit.strategies.co_consumption import item_degrees
 from recbole_llminit.strategies.projection import Moments
 from recbole_llminit.text_table import draw_table
@@ -274,7 +274,7 @@ def inspect_vectors(config: Config) -> Inspection:
     chosen = tuple(report.reductions[width].get("dimensions", ()))
     notes, adjusted_correlation = report.warnings, None
     try:
-        adjusted_correlation = _canonical_directions(fit, inputs).adjusted_correlation
+        adjusted_correlation = _adjusted_correlation(fit, inputs)
     except LLMInitError as error:
         notes = (*notes, f"no adjusted correlation was measured: {error}")
     items = _Items(config, dataset, inputs.interactions, options.encode)
@@ -291,14 +291,12 @@ def inspect_vectors(config: Config) -> Inspection:
     return Inspection(f"{config['dataset']}, {inputs.vectors.embeddings.encoder}", parts, notes)
 
 
-def _canonical_directions(fit: Fit, inputs: InitInputs) -> CanonicalDirections:
-    """Return the canonical directions of the vectors under cca's defaults: those that the fit found, or new ones."""
+def _adjusted_correlation(fit: Fit, inputs: InitInputs) -> float:
+    """Return that of the vectors under cca's defaults: from the fit where it is one of these, else from a new one."""
     defaults = CanonicalCorrelation()
-    if isinstance(fit, CanonicalFit):
-        found = fit.canonical
-        if found.embeddings is inputs.vectors and found.strategy == defaults:
-            return found
-    return defaults.fit(inputs.vectors, 1, interactions=inputs.interactions, seed=inputs.seed).canonical
+    if not isinstance(fit, CanonicalFit) or fit.strategy != defaults or fit.embeddings is not inputs.vectors:
+        fit = defaults.fit(inputs.vectors, 1, interactions=inputs.interactions, seed=inputs.seed)
+    return fit.canonical.adjusted_correlation
 
 
 def inspect_checkpoint(path: str | Path, *, trust_pickles: bool = False) -> Inspection:

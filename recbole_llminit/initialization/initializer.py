@@ -33,8 +33,8 @@ class InitSettings:
     ----------
     scale : {"raw", "model", "score"} or float, optional
         The standard deviation of all values written to an item table: as the strategy made them, as the model's own
-        initial values had it, or this number. With ``score`` the model's scores get a standard deviation instead, that
-        of `factor_for_scores`. Left out, it is the strategy's ``default_scale``. User values are aggregated from the
+        initial values had it, or this number. With ``score`` the model's scores get a standard deviation instead, the
+        strategy's ``score_std``. Left out, it is the strategy's ``default_scale``. User values are aggregated from the
         scaled item values and not scaled again.
     user : UserInitialization
         How user rows are initialized.
@@ -225,7 +225,7 @@ class _Initialization:
         kept = self._kept_users(width)
         users = kept or self._user.rows(items, self._interactions, reduction)
         if self._scale == "score":
-            factor = factor_for_scores(users, items, users_follow=kept is None)
+            factor = factor_for_scores(users, items, self._fit.strategy.score_std, users_follow=kept is None)
         else:
             factor = factor_for_items(self._scale, tables, items)
         items.multiply_(factor)
@@ -263,7 +263,7 @@ class _Initialization:
                     rewrite_rows_(table, rows, factor)
             return ask(self._model)
 
-        factor = factor_for_model_scores(std_at)
+        factor = factor_for_model_scores(std_at, self._fit.strategy.score_std)
         return tuple(
             report if report.unit else replace(report, std_after=report.std_after * factor) for report in written
         )

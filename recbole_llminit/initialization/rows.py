@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from recbole_llminit.strategies.base import Drawn, Factors, Values
+from recbole_llminit.strategies.base import Factors, Values, values_by_id
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 # So many rows stay in the processor's cache.
@@ -37,10 +37,10 @@ class Rows:
 
     @classmethod
     def of_nonzero(cls, values: npt.NDArray[np.float32]) -> Rows:
-        """Take a copy of values of which rows of zeros, and the first row, ``[PAD]``, are none."""
+        """Take values of which rows of zeros, and the first row, ``[PAD]``, are none; ``[PAD]``'s are set to zero."""
+        values[0] = 0
         has_value: npt.NDArray[np.bool_] = np.asarray(values.any(axis=1))
-        has_value[0] = False
-        return cls(values * has_value[:, None], has_value)
+        return cls(values, has_value)
 
     @property
     def count(self) -> int:
@@ -69,28 +69,6 @@ class Rows:
 
 
 def reduce_rows(embeddings: AlignedEmbeddings, reduction: Values, width: int) -> Rows:
-    """Return the reduced vectors of all items (or users) by id.
-
-    The vectors are read once, block by block. Where a reduction keeps columns, only these columns are read.
-
-    Parameters
-    ----------
-    embeddings : AlignedEmbeddings
-        The vectors.
-    reduction : Reduction, Drawn or Factors
-        A fitted reduction to ``width`` values, a distribution to draw them from, or the values themselves.
-    width : int
-        The number of values in a row.
-    """
-    if isinstance(reduction, Factors):
-        return Rows.of_nonzero(reduction.items)
-    values = np.zeros((embeddings.n_items, width), dtype=np.float32)
-    has_value = embeddings.rows >= 0
-    if isinstance(reduction, Drawn):
-        values[embeddings.items] = reduction.draw(len(embeddings.items))
-        return Rows(values, has_value)
-    # A number too large for float32 becomes an infinity here, which is refused before anything is written.
-    with np.errstate(over="ignore"):
-        for items, block in embeddings.blocks(columns=reduction.columns):
-            values[items] = reduction.finish(block)
-    return Rows(values, has_value)
+    """Return the values of all items (or users) by id, and which of them have any; see `values_by_id`."""
+    values = values_by_id(embeddings, reduction, width)
+    return Rows.of_nonzero(values) if isinstance(reduction, Factors) else Rows(values, embeddings.rows >= 0)

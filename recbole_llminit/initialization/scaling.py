@@ -13,8 +13,6 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initialization.embedding_table import EmbeddingTable
 from recbole_llminit.initialization.rows import Rows
 
-# Of the dot products of users and items under init_scale: score: about what var's raw values give on amazon-office.
-_SCORE_STD = 1 / 16
 # How near the model's own scores come to it, in the logarithm, and after how many steps the search ends.
 _NEAR = 0.02
 _MOST_STEPS = 6
@@ -41,22 +39,24 @@ def factor_for_items(scale: Literal["raw", "model"] | float, tables: Sequence[Em
     return _target_std(scale, tables) / std_of(items)
 
 
-def factor_for_scores(users: Rows, items: Rows, *, users_follow: bool) -> float:
-    """Return the factor that brings the dot products of users and items to the standard deviation 1/16.
+def factor_for_scores(users: Rows, items: Rows, target: float, *, users_follow: bool) -> float:
+    """Return the factor that brings the dot products of users and items to a standard deviation.
 
     Parameters
     ----------
     users, items : Rows
         Their values, which are not changed.
+    target : float
+        The standard deviation.
     users_follow : bool
         Whether the users' values are multiplied as well; the model's own user rows are not.
     """
-    ratio = _SCORE_STD / _score_std(users, items)
+    ratio = target / _score_std(users, items)
     return math.sqrt(ratio) if users_follow else ratio
 
 
-def factor_for_model_scores(std_at: Callable[[float], float | None]) -> float:
-    """Find the factor of all values at which a model's own scores have the standard deviation 1/16.
+def factor_for_model_scores(std_at: Callable[[float], float | None], target: float) -> float:
+    """Find the factor of all values at which a model's own scores have a standard deviation.
 
     A graph model averages its tables over neighbors, so that its scores vary less than the tables' dot products.
 
@@ -65,6 +65,8 @@ def factor_for_model_scores(std_at: Callable[[float], float | None]) -> float:
     std_at : callable
         Multiplies the values by a factor, and returns the standard deviation of the model's scores; None where the
         model cannot be asked. It is called last with the factor that is returned.
+    target : float
+        The standard deviation.
 
     Returns
     -------
@@ -80,9 +82,9 @@ def factor_for_model_scores(std_at: Callable[[float], float | None]) -> float:
     for _ in range(_MOST_STEPS):
         if found is None or not 0 < found < math.inf:
             break
-        if abs(math.log(found / _SCORE_STD)) < _NEAR:
+        if abs(math.log(found / target)) < _NEAR:
             return factor
-        step = (_SCORE_STD / found) ** (1 / power)
+        step = (target / found) ** (1 / power)
         before, found, factor = found, std_at(factor * step), factor * step
         if found is None or not 0 < found < math.inf:
             break

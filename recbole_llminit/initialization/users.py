@@ -120,7 +120,7 @@ class FromStrategy(UserInitialization):
     def rows(self, items: Rows, interactions: csr_matrix, reduction: Values) -> Rows:
         """Take the users' factors, or the mean of each user's items."""
         if isinstance(reduction, Factors):
-            return Rows.of_nonzero(reduction.users)
+            return Rows.of_nonzero(reduction.users.copy())
         return aggregate_users(items, interactions)
 
 

@@ -188,6 +188,33 @@ class Fit:
     reduction: Callable[[int], Values]
 
 
+def values_by_id(embeddings: AlignedEmbeddings, values: Values, width: int) -> npt.NDArray[np.float32]:
+    """Return the values of all items (or users) by id, shape ``[n_items, width]``; zeros where there are none.
+
+    The vectors are read once, block by block. Where a reduction keeps columns, only these columns are read.
+
+    Parameters
+    ----------
+    embeddings : AlignedEmbeddings
+        The vectors.
+    values : Reduction, Drawn or Factors
+        A fitted reduction to ``width`` values, a distribution to draw them from, or the values themselves.
+    width : int
+        The number of values in a row.
+    """
+    if isinstance(values, Factors):
+        return values.items.copy()
+    table = np.zeros((embeddings.n_items, width), dtype=np.float32)
+    if isinstance(values, Drawn):
+        table[embeddings.items] = values.draw(len(embeddings.items))
+        return table
+    # A number too large for float32 becomes an infinity here, which is refused before anything is written.
+    with np.errstate(over="ignore"):
+        for items, block in embeddings.blocks(columns=values.columns):
+            table[items] = values.finish(block)
+    return table
+
+
 @dataclass(frozen=True)
 class Strategy(ABC):
     """A way to make ``d`` numbers per item from its LLM vector of ``llm_dim`` numbers.
@@ -203,11 +230,15 @@ class Strategy(ABC):
         Whether its values are made of an item's vector alone, so that there are at most as many as the vector has.
     default_scale : "raw", "model", "score", float or None
         ``init_scale`` where the configuration gives none; None where it is that of the strategy that `fit` chooses.
+    score_std : float
+        The standard deviation of the scores under ``init_scale: score``.
     """
 
     needs_vectors: ClassVar[bool] = True
     is_reduction: ClassVar[bool] = True
     default_scale: ClassVar[Scale | None] = "raw"
+    # About what var's raw values give on amazon-office.
+    score_std: ClassVar[float] = 1 / 16
 
     @abstractmethod
     def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:

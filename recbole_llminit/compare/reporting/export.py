@@ -65,8 +65,6 @@ def _template_context(report: Report) -> dict[str, Any]:
         "sections": report.sections(),
         "captions": _CAPTIONS,
         "kind_of": kind_of,
-        # HTML shows better above and worse below, and bold as bold.
-        "html_legend": report.legend.replace("(-letter: worse)", "(below: worse)").replace("* (bold)", "Bold"),
         **detail_tables(report),
     }
 

@@ -39,12 +39,34 @@ def test_without_a_finished_trial_there_is_no_report() -> None:
         Report.of(entries, {}, OPTIONS, failed={"b"}, problems=["the trial b failed"])
 
 
-def test_the_legend_says_who_was_tuned_and_what_one_seed_is_worth() -> None:
+@pytest.mark.parametrize(
+    ("seeds", "over_seeds", "untested"),
+    [((1,), False, True), ((1, 2), False, True), ((1, 2, 3), True, False)],
+)
+def test_the_legend_says_who_was_tuned_and_what_was_tested(
+    seeds: tuple[int, ...], over_seeds: bool, untested: bool
+) -> None:
+    shares = {"none": 0.1, "var": 0.5}
+    legend = make_report({name: {seed: hits(share, seed) for seed in seeds} for name, share in shares.items()}).legend
+    assert "the LLM initializations are not." in legend and "paired t-test over users" in legend
+    assert ("paired t-test over the seeds' means" in legend) == over_seeds
+    assert ("fewer than 3 seeds their chance (split, negatives, initialization) was not tested" in legend) == untested
+
+
+def test_the_legend_where_some_pairs_have_three_seeds() -> None:
     lines = {"none": {1: hits(0.1)}, "var": {1: hits(0.5)}}
-    assert "the LLM initializations are not. One seed: the tests weigh the choice of users" in make_report(lines).legend
-    two = make_report({initialization: {**by_seed, 2: by_seed[1]} for initialization, by_seed in lines.items()})
-    assert "One seed" not in two.legend
-    assert "the LLM initializations are not." in two.legend
+    three = {name: dict.fromkeys((1, 2, 3), by_seed[1]) for name, by_seed in lines.items()}
+    found = make_report({**three, "": lines["none"]})
+    assert sorted(set(found.tests["seeds"])) == [1, 3]
+    assert "Pairs with fewer than 3 common seeds are tested over users alone." in found.legend
+
+
+def test_a_report_prints_its_verdict_first() -> None:
+    found = make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}})
+    printed = str(found)
+    assert printed.startswith("On d, M from var has ") and printed.index("One seed:") < printed.index("+===")
+    assert found.to_dict()["verdict"] == list(found.verdict)
+    assert max(map(len, printed.splitlines())) <= 120
 
 
 def test_the_environment_is_named_once() -> None:
