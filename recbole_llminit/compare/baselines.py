@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from recbole_llminit.compare.grids import CLOSED_FORM_GRIDS, Grid, read_grid, split_grid
-from recbole_llminit.compare.option_values import read_names
+from recbole_llminit.compare.option_values import read_names, reads_vectors
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.settings import is_none
-from recbole_llminit.strategies.base import get_strategy
 
 WITH_VECTORS = "EASE with the vectors"
 """The label of the baseline that has the clicks and the vectors, and no model to train."""
@@ -46,8 +45,7 @@ class Baseline:
     @property
     def needs_vectors(self) -> bool:
         """Whether it reads vectors."""
-        strategy = self.settings.get("init_strategy")
-        return not is_none(strategy) and get_strategy(str(strategy)).needs_vectors
+        return reads_vectors(self.settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Return its keys, as `read_baselines` reads them."""

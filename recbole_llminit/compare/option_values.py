@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.cold_start import Drop
 from recbole_llminit.integration.recbole_keys import check_values
 from recbole_llminit.settings import is_none, read_yaml
+from recbole_llminit.strategies.base import get_strategy
 
 MAX_TRIALS = 100_000
 """The most trials that a comparison may have, and so the most seeds."""
@@ -38,6 +40,20 @@ def parse_text(key: str, value: Any) -> Any:
         return read_yaml(f"[{value}]" if is_plain_list else value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LLMInitError(f"{key} is {value!r}: expected NAME,NAME or YAML ({error})") from error
+
+
+def reads_vectors(settings: Mapping[str, Any]) -> bool:
+    """Whether settings have an ``init_strategy`` that reads vectors.
+
+    Raises
+    ------
+    LLMInitError
+        If the strategy is unknown, or refuses its ``init_args``.
+    """
+    strategy, arguments = settings.get("init_strategy"), settings.get("init_args")
+    if is_none(strategy):
+        return False
+    return get_strategy(str(strategy), arguments if isinstance(arguments, Mapping) else None).needs_vectors
 
 
 def as_list(value: Any) -> list[Any]:

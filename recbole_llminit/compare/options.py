@@ -17,6 +17,7 @@ from recbole_llminit.compare.option_values import (
     read_drops,
     read_names,
     read_seeds,
+    reads_vectors,
 )
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.cold_start import Drop
@@ -81,8 +82,7 @@ class Initialization:
     @property
     def needs_vectors(self) -> bool:
         """Whether the strategy reads vectors."""
-        strategy = self.settings.get("init_strategy")
-        return not is_none(strategy) and get_strategy(str(strategy)).needs_vectors
+        return reads_vectors(self.settings)
 
 
 @dataclass(frozen=True)
