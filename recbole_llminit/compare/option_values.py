@@ -75,19 +75,6 @@ def read_names(value: Any, key: str) -> dict[str, dict[str, Any]]:
     return {str(name): dict(keys or {}) for name, keys in value.items()}
 
 
-def read_grid(value: Any, key: str) -> dict[str, list[Any]]:
-    """Read a grid: a mapping of configuration keys to the values to try.
-
-    Raises
-    ------
-    LLMInitError
-        If it is no mapping of keys to lists with at least one value.
-    """
-    if not isinstance(value, dict) or not all(isinstance(values, list) and values for values in value.values()):
-        raise LLMInitError(f"{key} is {value!r}: expected lists of values by key, as {{learning_rate: [0.001, 0.01]}}")
-    return value
-
-
 def read_seeds(value: Any, first: Any) -> tuple[int, ...]:
     """Read the key ``seeds``: a list of seeds, or how many there are.
 

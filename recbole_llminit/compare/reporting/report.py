@@ -16,7 +16,7 @@ from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.reporting import analysis
 from recbole_llminit.compare.reporting.lines import ModelKey, choose_complete
 from recbole_llminit.compare.reporting.protocol import describe_environment, tabulate_protocol
-from recbole_llminit.compare.reporting.results import gather_results, tabulate_runs
+from recbole_llminit.compare.reporting.results import gather_results, tabulate_runs, tabulate_trials
 from recbole_llminit.compare.reporting.statistics import LEAST_SEEDS, SIGNIFICANCE_LEVEL
 from recbole_llminit.compare.reporting.table import Section, Table, escape_markdown
 from recbole_llminit.compare.reporting.verdict import make_verdict
@@ -50,6 +50,8 @@ class Report:
     runs : DataFrame
         A row for each line and seed: the trial that stands for it (of a grid the best by validation), its test metrics,
         times and memory.
+    trials : DataFrame
+        A row for each finished trial of each line and seed, those that a search did not choose included.
     tests : DataFrame
         A row for each pair of lines that is tested and each metric: ``mean`` and ``reference_mean`` over the seeds that
         both have, the fields of `PairedTest` (over users) and `SeedTest` (over seeds), and ``p_holm``, ``p_seeds_holm``
@@ -80,6 +82,7 @@ class Report:
     valid_score_bigger: bool
     metrics: tuple[str, ...]
     runs: pd.DataFrame
+    trials: pd.DataFrame
     tests: pd.DataFrame
     strata: pd.DataFrame
     efficiency: pd.DataFrame
@@ -155,7 +158,8 @@ class Report:
             valid_metric=valid_metric,
             valid_score_bigger=first.content["valid_score_bigger"],
             metrics=metrics,
-            runs=tabulate_runs(complete.entries, results, lines, options),
+            runs=tabulate_runs(complete.entries, results, lines),
+            trials=tabulate_trials(entries, results, lines),
             tests=analysis.tabulate_tests(lines, metrics),
             strata=analysis.tabulate_strata(lines, options, metrics),
             efficiency=analysis.tabulate_efficiency(lines, metrics),
@@ -263,8 +267,9 @@ class Report:
     def _fairness(self) -> str:
         """Say which lines were tuned."""
         return {
-            "none": "Only baselines are tuned.",
-            "stock": "Only baselines and the lines called tuned are tuned, the LLM initializations are not.",
+            "none": "Only baselines, and noise in its scale, are tuned.",
+            "stock": "Only baselines, noise in its scale, and the lines called tuned are tuned, the LLM "
+            "initializations are not.",
             "all": "The lines called tuned, and the baselines, are tuned.",
         }[str(self.options["tune"])]
 
@@ -275,7 +280,7 @@ def _read_plan(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
     require_file(path, f"the plan of a comparison, which {folder} holds none of")
     with foreign_reader(path, "the plan of a comparison"):
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        entries = [Entry(**{**entry, "trials": tuple(entry["trials"])}) for entry in plan["entries"]]
+        entries = [Entry.from_dict(entry) for entry in plan["entries"]]
         unknown = {entry.role for entry in entries} - set(get_args(Role))
         if unknown or not isinstance(plan["options"], dict) or not isinstance(plan.get("command", ""), str):
             raise ValueError(f"options {plan['options']!r}, command {plan.get('command')!r}, roles {unknown}")

@@ -61,10 +61,15 @@ def test_only_data_with_dropped_interactions_left(tmp_path: Path) -> None:
 def test_the_columns_of_the_tables(tmp_path: Path) -> None:
     paths = {path.name: path for path in save_report(make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}}), tmp_path)}  # fmt: skip
     line = ["dataset", "drop", "model", "initialization"]
-    columns = {name: pd.read_csv(paths[name]).columns.to_list() for name in ("report.csv", "trials.csv", "tests.csv")}
+    columns = {
+        name: pd.read_csv(paths[name]).columns.to_list()
+        for name in ("report.csv", "runs.csv", "trials.csv", "tests.csv")
+    }
     assert columns["report.csv"] == [*line, "seeds", "role", "tuned", "recall@10", "recall@10 std",
                                      "recall@10 better_than", "recall@10 worse_than"]  # fmt: skip
-    assert columns["trials.csv"][:6] == [*line, "role", "seed"] and "item_std" in columns["trials.csv"]
+    assert columns["runs.csv"][:6] == [*line, "role", "seed"] and "item_std" in columns["runs.csv"]
+    assert columns["trials.csv"] == [*line, "role", "seed", "trial", "tuned", "chosen", "valid_score", "best_epoch",
+                                     "epochs", "recall@10"]  # fmt: skip
     assert columns["tests.csv"] == [*line, "reference", "of_model", "metric", "mean", "reference_mean", "users", "seeds",
                                     "difference", "low", "high", "effect", "effect_low", "effect_high", "p", "wins",
                                     "ties", "losses", "difference_seeds", "low_seeds", "high_seeds", "p_seeds",

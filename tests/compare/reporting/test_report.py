@@ -4,7 +4,7 @@ import pytest
 
 from recbole_llminit.compare.reporting.report import Report
 from recbole_llminit.errors import LLMInitError
-from tests.compare.synthetic import OPTIONS, TUNED, cell_of, hits, make_entry, make_report, make_result
+from tests.compare.synthetic import GRIDS, OPTIONS, cell_of, hits, make_entry, make_report, make_result
 
 
 def test_an_initialization_that_failed_with_some_seeds_takes_them_from_all() -> None:
@@ -27,14 +27,14 @@ def test_an_initialization_that_failed_with_some_seeds_takes_them_from_all() -> 
 
 
 def test_a_failed_trial_of_a_grid_leaves_the_others() -> None:
-    entries = [make_entry("none tuned", 1, "a", "b", tuned=TUNED)]
+    entries = [make_entry("none tuned", 1, "a", "b", grids=GRIDS)]
     problems = ["the trial b failed"]
     found = Report.of(entries, {"a": make_result(hits(0.9))}, OPTIONS, failed={"b"}, problems=problems)
     assert found.runs["candidates"].item() == 1 and found.problems == ("the trial b failed",)
 
 
 def test_without_a_finished_trial_there_is_no_report() -> None:
-    entries = [make_entry("none tuned", 1, "a", "b", tuned=TUNED)]
+    entries = [make_entry("none tuned", 1, "a", "b", grids=GRIDS)]
     with pytest.raises(LLMInitError, match="nothing to report\nthe trial b failed"):
         Report.of(entries, {}, OPTIONS, failed={"b"}, problems=["the trial b failed"])
 
