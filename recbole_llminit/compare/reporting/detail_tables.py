@@ -58,8 +58,9 @@ def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFram
             "difference": f"{test.difference:+.4f}",
             "95 % interval over users": f"[{test.low:+.4f}, {test.high:+.4f}]",
             "95 % interval over seeds": _interval(test.low_seeds, test.high_seeds),
-            "p over users (Holm)": f"{test.p_holm:.2g}",
-            "p over seeds (Holm)": "-" if pd.isna(test.p_seeds_holm) else f"{test.p_seeds_holm:.2g}",
+            "p over users (Holm)": _p(test.p_holm),
+            "p over seeds": _p(test.p_seeds),
+            "p over seeds (Holm)": _p(test.p_seeds_holm),
             "outcome": test.outcome,
             "d_z": f"{test.effect:+.3f}",
             "users won / tied / lost": f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
@@ -134,6 +135,10 @@ def _describe_tuned(part: pd.DataFrame) -> pd.DataFrame:
 def _describe_protocol(part: pd.DataFrame) -> pd.DataFrame:
     row = part.iloc[0].drop(PART_COLUMNS).dropna()
     return pd.DataFrame({"what": [name.replace("_", " ") for name in row.index], "value": [str(cell) for cell in row]})
+
+
+def _p(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.2g}"
 
 
 def _interval(low: float, high: float) -> str:

@@ -251,17 +251,21 @@ class Report:
     @property
     def _significance(self) -> str:
         """Say which tests decide."""
-        by_users = f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over users, their differences averaged over the seeds"
-        by_seeds = f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over the seeds' means"
-        correction = "Holm's correction over all tests of a metric is made in each."
+        by_users = (
+            f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over users, their differences averaged over the seeds, after "
+            f"Holm's correction over all tests of a metric"
+        )
         fewest, most = self.tests["seeds"].min(), self.tests["seeds"].max()
         if most < LEAST_SEEDS:
             return (
-                f"Significant: {by_users}, after Holm's correction over all tests of a metric. With fewer than "
-                f"{LEAST_SEEDS} seeds their chance (split, negatives, initialization) was not tested."
+                f"Significant: {by_users}. With fewer than {LEAST_SEEDS} seeds their chance (split, negatives, "
+                f"initialization) was not tested."
             )
         untested = f" Pairs with fewer than {LEAST_SEEDS} common seeds are tested over users alone."
-        return f"Significant: {by_users}, and {by_seeds}. {correction}{untested if fewest < LEAST_SEEDS else ''}"
+        return (
+            f"Significant: {by_users}, and p < {SIGNIFICANCE_LEVEL} in a paired t-test over the seeds' means, "
+            f"uncorrected.{untested if fewest < LEAST_SEEDS else ''}"
+        )
 
     @property
     def _fairness(self) -> str:

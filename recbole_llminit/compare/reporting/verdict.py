@@ -29,7 +29,7 @@ class Contrast(NamedTuple):
     outcome: str
     seeds: int
     p_holm: float
-    p_seeds_holm: float
+    p_seeds: float
 
     @property
     def percent(self) -> str:
@@ -48,8 +48,8 @@ class Contrast(NamedTuple):
 
     @property
     def p(self) -> str:
-        """Both p-values; that over seeds where there are enough of them."""
-        over_seeds = "" if math.isnan(self.p_seeds_holm) else f", {_describe_p(self.p_seeds_holm)} over seeds"
+        """The p-values that decide: over users corrected, over seeds (where there are enough of them) not."""
+        over_seeds = "" if math.isnan(self.p_seeds) else f", {_describe_p(self.p_seeds)} over seeds"
         return f"{_describe_p(self.p_holm)} over users{over_seeds}"
 
 

@@ -86,11 +86,12 @@ def test_both_tests_stand_side_by_side(tmp_path: Path) -> None:
     (test,) = found.tests.itertuples()
     (row,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| recall@10 |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[4:10] == [
+    assert cells[4:11] == [
         f"{test.difference:+.4f}",
         f"[{test.low:+.4f}, {test.high:+.4f}]",
         f"[{test.low_seeds:+.4f}, {test.high_seeds:+.4f}]",
         f"{test.p_holm:.2g}",
+        f"{test.p_seeds:.2g}",
         f"{test.p_seeds_holm:.2g}",
         "better",
     ]
