@@ -241,6 +241,13 @@ class ItemWeights:
         correction: Vector = (1 + self.kappa * self.equations.prior_diagonal) / self.equations.inverse.diagonal
         return correction
 
+    @property
+    def are_known(self) -> npt.NDArray[np.bool_]:
+        """Which items have clicks or a say in the prior, shape ``[n_items]``: the weights of the others are 0."""
+        interactions, prior = self.equations.inverse.interactions, self.equations.prior
+        known = np.bincount(interactions.indices, minlength=interactions.shape[1]) > 0
+        return known if prior is None or not self.kappa else known | prior.left.any(axis=1)
+
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``B @ vectors``, shape ``[n_items, k]``."""
         pulled = -_times(self.correction, vectors)
