@@ -123,6 +123,7 @@ def test_the_factors_are_the_same_at_every_call(factorize: Callable[..., ScoreFa
     first, again, other = (factorize(n_components, seed=seed).leading(4) for seed in (0, 0, 1))
     assert np.array_equal(first.items, again.items) and np.array_equal(first.users, again.users)
     np.testing.assert_allclose(other.items, first.items, atol=0.01 * np.abs(first.items).max())
+    assert (first.items.max(axis=0) >= -first.items.min(axis=0) * (1 - 1e-5)).all()
 
 
 @pytest.mark.parametrize("n_components", [8, 60])
