@@ -12,6 +12,8 @@ from scipy.linalg import get_lapack_funcs
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
+from recbole_llminit.errors import LLMInitError
+
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
@@ -106,7 +108,12 @@ class DenseInverseGram(InverseGram):
         gram[np.diag_indices(len(gram))] += np.float32(self.ridge)
         # Cholesky's needs a third of the operations of an inverse by elimination.
         factorize, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
-        factor, _ = factorize(gram.T, lower=True, overwrite_a=True)
+        factor, failed = factorize(gram.T, lower=True, overwrite_a=True)
+        if failed:
+            raise LLMInitError(
+                f"init_strategy lae cannot invert the items' Gram matrix with lam and kappa at {self.ridge:g} in all, "
+                f"which is too small beside the clicks in float32: set init_args lam to a number such as 1"
+            )
         inverse, _ = invert(factor, lower=True, overwrite_c=True)
         lower = np.tril(inverse)
         whole: Matrix = lower + np.tril(lower, -1).T
