@@ -184,15 +184,20 @@ def test_vectors_of_other_items_than_those_clicked() -> None:
     assert found.items[1:5].any(axis=1).all()
 
 
-@pytest.mark.parametrize("given", [{"lam": 1e-9, "kappa": 0}, {"lam": 1e30, "kappa": 0}, {"lam": 1, "kappa": 1e30}])
-def test_extreme_regularization_gives_finite_values_or_an_error(data: Data, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("given", [{"lam": 1e-6, "kappa": 0}, {"lam": 1e4, "kappa": 1}, {"lam": 1, "kappa": 1e6}])
+def test_extreme_regularization_gives_the_formulas_scores(data: Data, given: dict[str, Any]) -> None:
     clicks, rows = data
-    try:
-        found = factors_of(get_strategy("lae", given), align(rows), clicks)
-    except LLMInitError:
-        return
-    assert np.isfinite(found.items).all() and np.isfinite(found.users).all()
-    assert np.abs(found.items).max() < 100
+    found = factors_of(get_strategy("lae", {**given, "power": 0}), align(rows), clicks, width=20)
+    weights = item_weights(clicks.toarray(), text_prior(features_of(rows, 0.5), 0.3), given["lam"], given["kappa"])
+    left, values, right = np.linalg.svd(clicks.toarray() @ weights)
+    best = left[:, :20] * values[:20] @ right[:20]
+    assert np.linalg.norm(found.users @ found.items.T - best) < 0.02 * np.linalg.norm(best)
+
+
+def test_a_gram_matrix_that_float32_cannot_invert() -> None:
+    clicks, rows = tastes(n_users=30, n_items=60, clicks=6)
+    with pytest.raises(LLMInitError, match=naming("1e-09", "too small", "lam", "such as 1")):
+        factors_of(LinearAutoencoder(lam=1e-9, kappa=0), align(rows), clicks)
 
 
 def test_a_width_above_the_rank(data: Data) -> None:
