@@ -18,6 +18,7 @@ from recbole_llminit.integration.model_scores import ModelScores
 from recbole_llminit.strategies.canonical_correlation import CanonicalCorrelation
 from recbole_llminit.strategies.linear_autoencoder import LinearAutoencoder
 from tests.all_models import load
+from tests.messages import logged
 
 SCORE_STDS = {"lae": LinearAutoencoder.score_std, "cca": CanonicalCorrelation.score_std, "var": 1 / 16}
 # A class of one's own does not get the values of its stock model.
@@ -146,6 +147,17 @@ def test_a_model_is_left_as_it_was_after_an_error_of_its_own(llm: dict[str, Any]
     with pytest.raises(ZeroDivisionError, match="no scores"):
         ModelScores(config, dataset).std(model)
     assert model.training and not hasattr(model, "asked")
+
+
+def test_a_model_that_has_no_scores_before_training_is_scaled_by_the_dot_products(
+    llm: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = {**llm, "init_strategy": "lae", "init_scale": "score"}
+    model, *_ = build(Failing, settings)
+    assert logged(caplog, "Failing", "no scores before its training", "ZeroDivisionError", "init_scale score")
+    dots = model.user_embedding.weight[1:] @ model.item_embedding.weight[1:].T
+    assert float(dots.std(correction=0)) == pytest.approx(LinearAutoencoder.score_std, rel=1e-3)
+    assert not hasattr(model, "asked")
 
 
 @pytest.mark.parametrize("name", ["LightGCN", Restless])
