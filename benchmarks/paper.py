@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from recbole_llminit.compare.reporting.report import Report
-from recbole_llminit.compare.reporting.table import draw_markdown
+from recbole_llminit.compare.reporting.table import SectionRow, draw_markdown
 
 # The LLMInit paper, arXiv 2503.01814 (second hand, from a summary): Recall@10 and NDCG@10 of random and var.
 PUBLISHED = {("LightGCN", "none"): ".0745 / -", ("LightGCN", "var"): ".0816 / -",
@@ -35,8 +35,8 @@ way for general models. **Unmasked** (`repeatable: True`): they are both, as the
 
 {table}
 
-Letters: better than (-letter: worse than) a, the stock initialization of the same model: paired t-test over {users} users, Holm's
-correction over the tests of a column and metric, p < 0.05; bold: the best of its model, where it is better than the stock initialization. One
+Against the stock initialization of the same model: ▲ significantly higher, ▼ significantly lower, = not significant; paired t-test over
+{users} users, Holm's correction over the tests of a column and metric, p < 0.05; bold: the best of its model, where it is better. One
 split: the tests weigh the choice of users, not the chance of the split or of the initialization. "-": not run here (for want of time), or not
 published.
 
@@ -75,6 +75,13 @@ python benchmarks/paper.py --masked=masked --repeatable=repeatable
 """
 
 
+def _draw_cells(row: SectionRow) -> str:
+    """Draw both metrics of a row, each with its change from the stock initialization where that is tested."""
+    cells = [cell.to_markdown() for cell in row.cells.values()]
+    changes = [f" ({change})" for change in row.against.get("none", ())] or [""] * len(cells)
+    return " / ".join(f"{cell}{change}" for cell, change in zip(cells, changes, strict=True))
+
+
 def main() -> None:
     """Read both comparisons and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,9 +92,7 @@ def main() -> None:
     reports = {"masked": Report.read(options.masked), "unmasked": Report.read(options.repeatable)}
     cells = {
         name: {
-            (row.model, row.initialization): " / ".join(cell.to_markdown() for cell in row.cells.values())
-            for section in report.sections()
-            for row in section.rows
+            (row.model, row.initialization): _draw_cells(row) for section in report.sections() for row in section.rows
         }
         for name, report in reports.items()
     }

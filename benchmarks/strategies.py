@@ -75,9 +75,10 @@ def draw_stage(stage: Stage, drop: str = FULL_DATA) -> str:
         rows.append(
             {
                 "model": row.model,
-                "initialization": row.label,
+                "initialization": row.initialization,
                 "validation NDCG@10": f"{valid:.4f}",
                 **{metric: cell.to_markdown() for metric, cell in row.cells.items()},
+                **{f"against {name}": " ".join(map(str, changes)) for name, changes in row.against.items()},
                 "best epoch": f"{epoch:.0f}" if row.initialization else "-",
             }
         )

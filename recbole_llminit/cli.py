@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 where the command did what was asked, 1 where a comparison has trials that failed or are missing, 2 for input
         that cannot be used (one line on standard error says why), 130 after an interrupt from the keyboard.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # An encoding without a sign of a table or a name of the user's data shows a question mark in its place.
+        sys.stdout.reconfigure(errors="replace")
     given = sys.argv[1:] if arguments is None else arguments
     options = argparse.Namespace(command=None, command_line=["recbole-llminit", *given])
     try:

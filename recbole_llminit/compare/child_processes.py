@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import IO
 
@@ -67,23 +68,23 @@ class ChildProcesses:
             with self._lock:
                 self._running.discard(process)
 
-    def run(self, names: Iterable[str], work: Work) -> Iterator[tuple[str, str | None]]:
+    def run(self, names: deque[str], work: Work) -> Iterator[tuple[str, str | None]]:
         """Call ``work`` with each name, several side by side; yield each name with the result, as the calls end.
 
         Parameters
         ----------
-        names : iterable of str
-            What there is to do, in this order.
+        names : deque of str
+            What there is to do, taken from the left as a process is free. The caller may add to it between two results.
         work : callable
             Takes a name, and uses `call`.
         """
-        names = iter(names)
         futures: dict[Future[str | None], str] = {}
         with ThreadPoolExecutor(self._jobs) as pool:
             try:
                 while True:
                     # No more than the pool runs at once: an interruption leaves nothing in its queue.
-                    while len(futures) < self._jobs and (name := next(names, None)) is not None:
+                    while names and len(futures) < self._jobs:
+                        name = names.popleft()
                         futures[pool.submit(work, name)] = name
                     if not futures:
                         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,13 @@ from typing import Any
 from tqdm import tqdm
 
 from recbole_llminit.compare.estimate import estimate_seconds
+from recbole_llminit.compare.growth import GrowingPlan
 from recbole_llminit.compare.options import CompareOptions
-from recbole_llminit.compare.plan import Plan, check_comparison, make_plan
+from recbole_llminit.compare.plan import Entry, Plan, check_comparison
 from recbole_llminit.compare.reporting.export import save_report
 from recbole_llminit.compare.reporting.report import Report
-from recbole_llminit.compare.runner import TRIALS, lock_folder, run_trials
+from recbole_llminit.compare.runner import TRIALS, lock_folder, read_finished, run_trials
+from recbole_llminit.compare.search import MAX_WIDENINGS
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.text_table import draw_table
 
@@ -67,8 +69,8 @@ def compare(
     checked = check_comparison(options)
     with lock_folder(folder):
         checked.make_vectors()
-        plan = checked.plan(command)
-        run_trials(plan, folder, jobs=jobs, on_end=_Progress(plan, folder))
+        growing = GrowingPlan(checked, checked.plan(command))
+        run_trials(growing, folder, jobs=jobs, on_end=_Progress(growing, folder))
     return write_report(folder)
 
 
@@ -103,7 +105,8 @@ def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *,
     """Return what a comparison would run, as a table, with an estimate of the time; no vectors are made.
 
     The estimate is an upper bound, with the most epochs for every trial. For a model without a finished trial in the
-    folder, a short trial is trained to measure it.
+    folder, a short trial is trained to measure it. What a search adds later is not in it: the trials of a second grid,
+    and those that widen a grid whose edge wins.
 
     Parameters
     ----------
@@ -115,15 +118,28 @@ def describe_plan(options: CompareOptions, folder: str | Path = "comparison", *,
     LLMInitError
         If an option is refused, or a model cannot be trained.
     """
-    plan, jobs = make_plan(options), _read_jobs(jobs)
+    checked, jobs = check_comparison(options), _read_jobs(jobs)
+    growing = GrowingPlan(checked, checked.plan())
+    growing.take_finished(growing.plan.trials, functools.partial(read_finished, Path(folder) / TRIALS))
+    plan = growing.plan
     by_trial, total = estimate_seconds(plan, Path(folder), jobs=jobs)
     labels = ", ".join(initialization.label for initialization in options.initializations)
     return (
         f"{_draw_plan(plan, by_trial)}\n"
         f"initializations: {labels}; seeds: {', '.join(map(str, options.seeds))}; tuned: {options.tune}\n"
         f"{len(by_trial)} of {len(plan.trials)} trials are to be run: at most {_describe_seconds(total)} in {jobs} "
-        f"processes, if none stops early"
+        f"processes, if none stops early{_describe_later(growing) if by_trial else ''}"
     )
+
+
+def _describe_later(growing: GrowingPlan) -> str:
+    """Say what a search may add to the plan; nothing where no grid is searched."""
+    if not any(entry.grids for entry in growing.plan.entries):
+        return ""
+    later = (
+        f"{growing.later_trials} trials of grids that are searched after others, and " if growing.later_trials else ""
+    )
+    return f"\nnot counted: {later}up to {MAX_WIDENINGS} trials for each key and side of a grid whose edge wins"
 
 
 def _draw_plan(plan: Plan, by_trial: Mapping[str, float]) -> str:
@@ -136,13 +152,15 @@ def _draw_plan(plan: Plan, by_trial: Mapping[str, float]) -> str:
     by_trial : mapping of str to float
         The seconds of each trial that has not finished.
     """
-    entries = Counter((entry.dataset, entry.model) for entry in plan.entries)
+    by_model: dict[tuple[str, str], list[Entry]] = {}
+    for entry in plan.entries:
+        by_model.setdefault((entry.dataset, entry.model), []).append(entry)
     rows = []
-    for (dataset, model), count in entries.items():
-        names = [name for name, trial in plan.trials.items() if (trial.dataset, trial.model) == (dataset, model)]
+    for (dataset, model), entries in by_model.items():
+        names = {name for entry in entries for name in entry.trials}
         seconds = [by_trial[name] for name in names if name in by_trial]
-        finished = len(names) - len(seconds)
-        rows.append([dataset, model, str(count), str(len(names)), str(finished), _describe_seconds(sum(seconds))])
+        counts = [str(len(entries)), str(len(names)), str(len(names) - len(seconds))]
+        rows.append([dataset, model, *counts, _describe_seconds(sum(seconds))])
     return draw_table(["dataset", "model", "initializations x seeds", "trials", "finished", "at most"], rows)
 
 
@@ -151,28 +169,27 @@ class _Progress:
 
     Parameters
     ----------
-    plan : Plan
+    growing : GrowingPlan
         The trials.
     folder : Path
         The folder of the comparison.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self._plan = plan
+    def __init__(self, growing: GrowingPlan, folder: Path) -> None:
+        self._growing = growing
         self._folder = folder
-        self._waiting: dict[int, set[str]] = {}
-        for entry in plan.entries:
-            self._waiting.setdefault(entry.seed, set()).update(entry.trials)
-        self._last_seed = list(self._waiting)[-1]
+        self._ended: set[str] = set()
+        self._last_seed = growing.plan.entries[-1].seed
 
     def __call__(self, name: str, *, newly_finished: bool) -> None:
         """Take the end of a trial, as `TrialListener`."""
-        seed = self._plan.trials[name].settings["seed"]
-        self._waiting[seed].discard(name)
+        seed = self._growing.plan.trials[name].settings["seed"]
+        self._ended.add(name)
         if not newly_finished:
             return
         tqdm.write(self._describe_result(name), file=sys.stdout)
-        if not self._waiting[seed] and seed != self._last_seed:
+        of_seed = (entry for entry in self._growing.plan.entries if entry.seed == seed)
+        if seed != self._last_seed and all(self._ended.issuperset(entry.trials) for entry in of_seed):
             tqdm.write(f"\n{Report.read(self._folder).draw()}\n", file=sys.stdout)
 
     def _describe_result(self, name: str) -> str:
@@ -183,8 +200,9 @@ class _Progress:
 
     def _describe_trial(self, name: str) -> str:
         """Name a trial by the first line of the report that it belongs to."""
-        settings = self._plan.trials[name].settings
-        entry = next(entry for entry in self._plan.entries if name in entry.trials)
+        plan = self._growing.plan
+        settings = plan.trials[name].settings
+        entry = next(entry for entry in plan.entries if name in entry.trials)
         words = [entry.dataset, entry.model, entry.initialization]
         words += [f"{key} {settings[key]}" for key in entry.tuned if key in settings]
         if entry.drop is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +17,13 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import hash_files
 from recbole_llminit.integration.cold_start import read_drop
 from recbole_llminit.integration.config import Config
+from recbole_llminit.integration.model_class import is_own_or_recboles
 from recbole_llminit.integration.options import InitOptions, options_of
-from recbole_llminit.integration.recbole_keys import describe_unread
 from recbole_llminit.processes import refuse_several_processes
 from recbole_llminit.settings import is_none
 
 from recbole.model.abstract_recommender import AbstractRecommender  # isort: skip
 from recbole.utils import EvaluatorType, ModelType  # isort: skip
-
-_logger = logging.getLogger(__name__)
 
 # RecBole's default of 4,096 scores ranks one user at a time on catalogs of more than half as many items.
 _EVAL_BATCH_SIZE = 2_000_000
@@ -60,6 +57,8 @@ class Configuration:
         The vectors that a trial reads; None if it reads none.
     epochs, eval_step : int
         As in `Trial`.
+    unread : frozenset of str
+        The keys that the model does not read. Of a model class of the user's own it is not known: empty.
     """
 
     dataset: str
@@ -71,6 +70,7 @@ class Configuration:
     vectors: VectorRequest | None
     epochs: int
     eval_step: int
+    unread: frozenset[str]
 
     def trial(self, seed: int, vectors: KnownVectors | None) -> Trial:
         """Return the trial of a seed, whose name holds a hash of all that decides its outcome.
@@ -117,7 +117,6 @@ class ConfigurationChecker:
         self._checked: dict[str, Configuration] = {}
         self._data_hashes: dict[Path, str] = {}
         self._protocols: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._unread: dict[str, None] = {}
 
     def check(self, dataset: str, model: str, settings: Mapping[str, Any]) -> Configuration:
         """Check a configuration.
@@ -140,14 +139,8 @@ class ConfigurationChecker:
             self._checked[key] = self._check(dataset, model, settings)
         return self._checked[key]
 
-    def warn_of_unread_keys(self) -> None:
-        """Log each key that a model does not read, as another model of the comparison may read it."""
-        for line in self._unread:
-            _logger.warning(line)
-
     def _check(self, dataset: str, model: str, settings: Mapping[str, Any]) -> Configuration:
         settings, config = self._complete(dataset, model, settings)
-        self._unread.update(dict.fromkeys(describe_unread(key, model) for key in config.unread_keys()))
         options = options_of(config)
         read_drop(config)
         _refuse_sampled_test(config)
@@ -164,6 +157,7 @@ class ConfigurationChecker:
             vectors=self._request_vectors(options),
             epochs=config["epochs"],
             eval_step=config["eval_step"],
+            unread=frozenset(config.unread_keys() if is_own_or_recboles(config.model_class) else ()),
         )
 
     def _complete(self, dataset: str, model: str, settings: Mapping[str, Any]) -> tuple[Mapping[str, Any], Config]:
@@ -222,8 +216,10 @@ def _trial_settings(settings: Mapping[str, Any], options: InitOptions) -> dict[s
 
 
 def _describe_strategy(config: Config, settings: Mapping[str, Any], options: InitOptions) -> str:
-    # A baseline has no initialization, and the key is empty in its name.
-    name = "" if config["MODEL_TYPE"] == ModelType.TRADITIONAL else settings.get("init_strategy", "")
+    name = settings.get("init_strategy", "")
+    # A model without a table to initialize has no initialization, and the key is empty in its name.
+    if config["MODEL_TYPE"] == ModelType.TRADITIONAL and options.strategy is None:
+        name = ""
     described = "none" if is_none(name) else str(name)
     return f"{described}-shuffled" if options.shuffle else described
 

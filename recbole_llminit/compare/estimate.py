@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 
 from recbole_llminit.compare.child_processes import ChildProcesses
 from recbole_llminit.compare.plan import Plan
-from recbole_llminit.compare.runner import TRIALS, is_finished, seconds_per_epoch, train
+from recbole_llminit.compare.runner import TRIALS, read_finished, seconds_per_epoch, train
 from recbole_llminit.compare.trial import Trial
 from recbole_llminit.errors import LLMInitError
 
@@ -58,34 +59,33 @@ def estimate_seconds(plan: Plan, folder: Path, *, jobs: int) -> tuple[dict[str, 
         If a model cannot be trained.
     """
     trials = folder / TRIALS
-    durations: dict[tuple[str, str], _Duration] = {}
     by_trial: dict[str, float] = {}
-    for name, trial in plan.trials.items():
-        if is_finished(trials, name):
-            continue
-        key = (trial.dataset, trial.model)
-        if key not in durations:
-            durations[key] = _measure(_choose(plan, trial), plan, trials)
-        by_trial[name] = durations[key].of(trial.epochs)
+    for alike in _group(plan):
+        finished = [trial.name for trial in alike if read_finished(trials, trial.name) is not None]
+        waiting = [trial for trial in alike if trial.name not in finished]
+        if waiting:
+            duration = _read_duration(trials / f"{finished[0]}.json") if finished else _measure(_choose(alike))
+            by_trial |= {trial.name: duration.of(trial.epochs) for trial in waiting}
     return by_trial, sum(by_trial.values()) / max(1, min(jobs, len(by_trial)))
 
 
-def _choose(plan: Plan, trial: Trial) -> Trial:
-    """Choose which trial of the same model and dataset is measured."""
-    alike = [other for other in plan.trials.values() if _are_alike(trial, other)]
-    ready = [other for other in alike if other.settings.get("llm_embedding") != ""]
+def _group(plan: Plan) -> list[list[Trial]]:
+    """Return the trials of each model or baseline on each dataset, which take about the same time."""
+    labels = {name: (entry.dataset, entry.model) for entry in plan.entries for name in entry.trials}
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for name, trial in plan.trials.items():
+        groups.setdefault(labels[name], []).append(trial)
+    return list(groups.values())
+
+
+def _choose(alike: Sequence[Trial]) -> Trial:
+    """Choose which trial of a model on a dataset is measured."""
+    ready = [trial for trial in alike if trial.settings.get("llm_embedding") != ""]
     # The last one is from vectors, unless noise is the only control: a table too wide for them shows at once.
     return (ready or alike)[-1]
 
 
-def _are_alike(trial: Trial, other: Trial) -> bool:
-    return (trial.dataset, trial.model) == (other.dataset, other.model)
-
-
-def _measure(trial: Trial, plan: Plan, trials: Path) -> _Duration:
-    for name, other in plan.trials.items():
-        if _are_alike(trial, other) and is_finished(trials, name):
-            return _read_duration(trials / f"{name}.json")
+def _measure(trial: Trial) -> _Duration:
     tqdm.write(f"measuring {trial.model} on {trial.dataset} ({trial.eval_step * _VALIDATIONS} epochs)", file=sys.stderr)
     epochs = min(trial.epochs, trial.eval_step * _VALIDATIONS)
     short = replace(trial, settings={**trial.settings, "epochs": epochs})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -11,6 +12,7 @@ from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.cold_start import Drop
 from recbole_llminit.integration.recbole_keys import check_values
 from recbole_llminit.settings import is_none, read_yaml
+from recbole_llminit.strategies.base import get_strategy
 
 MAX_TRIALS = 100_000
 """The most trials that a comparison may have, and so the most seeds."""
@@ -38,6 +40,20 @@ def parse_text(key: str, value: Any) -> Any:
         return read_yaml(f"[{value}]" if is_plain_list else value)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LLMInitError(f"{key} is {value!r}: expected NAME,NAME or YAML ({error})") from error
+
+
+def reads_vectors(settings: Mapping[str, Any]) -> bool:
+    """Whether settings have an ``init_strategy`` that reads vectors.
+
+    Raises
+    ------
+    LLMInitError
+        If the strategy is unknown, or refuses its ``init_args``.
+    """
+    strategy, arguments = settings.get("init_strategy"), settings.get("init_args")
+    if is_none(strategy):
+        return False
+    return get_strategy(str(strategy), arguments if isinstance(arguments, Mapping) else None).needs_vectors
 
 
 def as_list(value: Any) -> list[Any]:
@@ -73,19 +89,6 @@ def read_names(value: Any, key: str) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(keys, dict | None) for keys in value.values()):
         raise LLMInitError(f"{key} is {value!r}: expected names, or a mapping of names to keys of their own")
     return {str(name): dict(keys or {}) for name, keys in value.items()}
-
-
-def read_grid(value: Any, key: str) -> dict[str, list[Any]]:
-    """Read a grid: a mapping of configuration keys to the values to try.
-
-    Raises
-    ------
-    LLMInitError
-        If it is no mapping of keys to lists with at least one value.
-    """
-    if not isinstance(value, dict) or not all(isinstance(values, list) and values for values in value.values()):
-        raise LLMInitError(f"{key} is {value!r}: expected lists of values by key, as {{learning_rate: [0.001, 0.01]}}")
-    return value
 
 
 def read_seeds(value: Any, first: Any) -> tuple[int, ...]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from recbole_llminit.compare.baselines import Baseline, default_baselines, read_baselines
+from recbole_llminit.compare.grids import NOISE_SCALES, Grid, count_points, read_grid, read_tune_grid
 from recbole_llminit.compare.option_values import (
     MAX_TRIALS,
     as_list,
     parse_text,
     read_bounds,
     read_drops,
-    read_grid,
     read_names,
     read_seeds,
+    reads_vectors,
 )
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.cold_start import Drop
@@ -42,22 +43,14 @@ COMPARE_KEYS = (
 )
 """The keys of a comparison; all others are RecBole's, or this package's, for every trial."""
 
-BASELINES: dict[str, dict[str, list[Any]]] = {
-    "EASE": {"reg_weight": [10.0, 30.0, 100.0, 300.0, 1000.0]},
-    "ItemKNN": {"k": [20, 50, 100, 200, 400], "shrink": [0.0, 10.0]},
-    "Pop": {},
-}
-"""The default baselines, which have no table to initialize and take seconds each, with a small grid."""
-
-LEARNING_RATES = {"learning_rate": [0.0003, 0.001, 0.003, 0.01]}
-"""The default grid of tuning."""
-
 PATHS = ("data_path", "llm_embedding", "llm_cache_dir", "llm_text_file", "checkpoint_dir")
 """The keys that hold paths of this machine: they decide no outcome, and stand in no report."""
 
 _FIRST_SEED = 2020
 # Keys that the comparison sets itself, and what to use instead.
 _RESERVED = {"seed": "seeds", "drop_train": "cold_start", "init_shuffle": "controls: shuffle"}
+# The keys of an initialization that take no list themselves, so that a list is a grid.
+_SEARCHED = ("init_scale",)
 
 
 @dataclass(frozen=True)
@@ -70,10 +63,13 @@ class Initialization:
         Its name in the report.
     settings : mapping
         The configuration keys of the initialization.
+    grid : mapping of str to sequence
+        Keys of the initialization, and the values to try: the best by validation stands in the report.
     """
 
     label: str
     settings: Mapping[str, Any]
+    grid: Grid = field(default_factory=dict)
 
     @property
     def role(self) -> Role:
@@ -86,8 +82,7 @@ class Initialization:
     @property
     def needs_vectors(self) -> bool:
         """Whether the strategy reads vectors."""
-        strategy = self.settings.get("init_strategy")
-        return not is_none(strategy) and get_strategy(str(strategy)).needs_vectors
+        return reads_vectors(self.settings)
 
 
 @dataclass(frozen=True)
@@ -100,14 +95,14 @@ class CompareOptions:
         RecBole models and datasets, each with configuration keys of its own.
     initializations : tuple of Initialization
         RecBole's own initialization, those of the strategies, and the controls.
-    baselines : mapping of str to mapping
-        Models without a table to initialize, each with a grid. The best point by validation stands in the report.
+    baselines : tuple of Baseline
+        What the initializations are tested against beside their own model.
     seeds : tuple of int
         Each seed sets the split, the negatives and the initialization.
     tune : {"none", "stock", "all"}
         Which initializations are also tuned over ``tune_grid``, on the validation set of each seed.
-    tune_grid : mapping of str to list
-        Configuration keys and the values to try.
+    tune_grid : mapping of str to mapping
+        For each model the configuration keys and the values to try; one that is not in it takes its `default_grid`.
     cold_start : tuple of float or "all_but_one"
         For each of these, all models are trained once more with so many of the training interactions dropped (the key
         ``drop_train``).
@@ -121,10 +116,10 @@ class CompareOptions:
     models: Mapping[str, Mapping[str, Any]]
     datasets: Mapping[str, Mapping[str, Any]]
     initializations: tuple[Initialization, ...]
-    baselines: Mapping[str, Mapping[str, Sequence[Any]]]
+    baselines: tuple[Baseline, ...]
     seeds: tuple[int, ...]
     tune: Tune = "none"
-    tune_grid: Mapping[str, Sequence[Any]] = field(default_factory=lambda: LEARNING_RATES)
+    tune_grid: Mapping[str, Grid] = field(default_factory=dict)
     cold_start: tuple[Drop, ...] = ()
     user_strata: tuple[int, ...] = (5, 10)
     item_strata: tuple[int, ...] = (5, 20)
@@ -161,17 +156,19 @@ class CompareOptions:
         _refuse_misspelled(settings)
         _require_models_and_datasets(given)
         initializations = _read_strategies(given.get("strategies", ["none", "rand", "uni", "var"]))
-        controls = _make_controls(given.get("controls", ["noise", "shuffle"]), initializations)
+        controls = _make_controls(given.get("controls", ["noise", "shuffle"]), initializations, settings)
         tune = _read_tune(given.get("tune"))
         first_seed = settings.pop("seed", _FIRST_SEED)
+        models = read_names(given["models"], "models")
+        with_vectors = any(initialization.needs_vectors for initialization in initializations)
         options = cls(
-            models=read_names(given["models"], "models"),
+            models=models,
             datasets=read_names(given["datasets"], "datasets"),
             initializations=(*initializations, *controls),
-            baselines=_read_baselines(given.get("baselines", list(BASELINES))),
+            baselines=read_baselines(given.get("baselines", default_baselines(with_vectors=with_vectors))),
             seeds=read_seeds(given.get("seeds", 1), first_seed),
             tune=tune,
-            tune_grid=read_grid(given.get("tune_grid", LEARNING_RATES), "tune_grid"),
+            tune_grid=read_tune_grid(given.get("tune_grid"), models),
             cold_start=read_drops(given.get("cold_start")),
             user_strata=read_bounds(given.get("user_strata", (5, 10)), "user_strata"),
             item_strata=read_bounds(given.get("item_strata", (5, 20)), "item_strata"),
@@ -182,18 +179,29 @@ class CompareOptions:
         _refuse_too_many_trials(options)
         return options
 
+    def tunes(self, initialization: Initialization) -> bool:
+        """Whether an initialization is also tuned over ``tune_grid``."""
+        return self.tune == "all" or (self.tune == "stock" and initialization.role == "stock")
+
+    @property
+    def vector_keys(self) -> Mapping[str, Any]:
+        """The ``llm_*`` keys of the last initialization from vectors, which noise and the baselines share with it."""
+        return _vector_keys([one for one in self.initializations if one.role == "llm"])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the options in JSON types, as `from_settings` reads them, without the paths of this machine."""
         return {
             "models": {name: _without_paths(keys) for name, keys in self.models.items()},
             "datasets": {name: _without_paths(keys) for name, keys in self.datasets.items()},
-            "strategies": {one.label: _without_paths(one.settings) for one in self.initializations},
+            "strategies": {
+                one.label: {**_without_paths(one.settings), **_lists(one.grid)} for one in self.initializations
+            },
             # The controls stand among the strategies.
             "controls": "none",
-            "baselines": {name: dict(grid) for name, grid in self.baselines.items()},
+            "baselines": {one.label: _without_paths(one.to_dict()) for one in self.baselines},
             "seeds": list(self.seeds),
             "tune": self.tune,
-            "tune_grid": dict(self.tune_grid),
+            "tune_grid": {model: _lists(grid) for model, grid in self.tune_grid.items()},
             "cold_start": list(self.cold_start),
             "user_strata": list(self.user_strata),
             "item_strata": list(self.item_strata),
@@ -203,6 +211,10 @@ class CompareOptions:
 
 def _without_paths(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in keys.items() if key not in PATHS}
+
+
+def _lists(grid: Grid) -> dict[str, list[Any]]:
+    return {key: list(values) for key, values in grid.items()}
 
 
 def _separate(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -268,10 +280,14 @@ def _read_strategy(label: str, keys: dict[str, Any]) -> Initialization:
     if not is_none(strategy):
         # Raises for a strategy that is unknown.
         get_strategy(str(strategy))
-    return Initialization(label, keys)
+    grid = {key: keys[key] for key in _SEARCHED if isinstance(keys.get(key), list)}
+    settings = {key: value for key, value in keys.items() if key not in grid}
+    return Initialization(label, settings, read_grid(grid, f"strategies {label}"))
 
 
-def _make_controls(value: Any, initializations: Sequence[Initialization]) -> list[Initialization]:
+def _make_controls(
+    value: Any, initializations: Sequence[Initialization], settings: Mapping[str, Any]
+) -> list[Initialization]:
     """Read the key ``controls``, and make the controls of the last initialization from vectors."""
     names = as_list(value)
     for name in names:
@@ -281,36 +297,36 @@ def _make_controls(value: Any, initializations: Sequence[Initialization]) -> lis
     controls = []
     for name in names:
         if name == "noise" and not any(initialization.label == "noise" for initialization in initializations):
-            controls.append(_noise(from_vectors))
+            # Noise has no scale of its own as vectors have: it gets the best one, unless one is set for all trials.
+            grid = {} if "init_scale" in settings else {"init_scale": NOISE_SCALES}
+            controls.append(_noise(from_vectors, grid))
         if name == "shuffle" and from_vectors:
             controls.append(_shuffled(from_vectors[-1]))
     return controls
 
 
-def _noise(from_vectors: Sequence[Initialization]) -> Initialization:
+def _noise(from_vectors: Sequence[Initialization], grid: Grid) -> Initialization:
     # With the vectors of the last initialization the control initializes the same items.
+    return Initialization("noise", {**_vector_keys(from_vectors), "init_strategy": "noise"}, grid)
+
+
+def _vector_keys(from_vectors: Sequence[Initialization]) -> dict[str, Any]:
     settings = from_vectors[-1].settings if from_vectors else {}
-    vectors = {key: value for key, value in settings.items() if key.startswith("llm_")}
-    return Initialization("noise", {**vectors, "init_strategy": "noise"})
+    return {key: value for key, value in settings.items() if key.startswith("llm_")}
 
 
 def _shuffled(initialization: Initialization) -> Initialization:
-    return Initialization(f"{initialization.label} shuffled", {**initialization.settings, "init_shuffle": True})
-
-
-def _read_baselines(value: Any) -> dict[str, dict[str, list[Any]]]:
-    if is_none(value) or value == {}:
-        return {}
-    named = read_names(value, "baselines")
-    return {name: read_grid(grid or BASELINES.get(name, {}), f"baselines {name}") for name, grid in named.items()}
+    label = f"{initialization.label} shuffled"
+    return Initialization(label, {**initialization.settings, "init_shuffle": True}, initialization.grid)
 
 
 def _refuse_reserved_keys(options: CompareOptions) -> None:
     """Raise for a key that the comparison sets itself: it would be overridden, or the report would name it wrongly."""
     initializations = {one.label: one.settings for one in options.initializations}
+    baselines = {one.label: one.to_dict() for one in options.baselines}
     named = {"models": options.models, "datasets": options.datasets, "strategies": initializations}
-    places: dict[str, Mapping[str, Any]] = {"all trials": options.settings, "tune_grid": options.tune_grid}
-    for kind, members in {**named, "baselines": options.baselines}.items():
+    places: dict[str, Mapping[str, Any]] = {"all trials": options.settings}
+    for kind, members in {**named, "baselines": baselines, "tune_grid": options.tune_grid}.items():
         places.update({f"{kind} {name}": keys for name, keys in members.items()})
     for place, keys in places.items():
         for key, instead in _RESERVED.items():
@@ -320,33 +336,28 @@ def _refuse_reserved_keys(options: CompareOptions) -> None:
 
 
 def _refuse_equal_labels(options: CompareOptions) -> None:
-    """Raise where two initializations have the same label, which names them in the report."""
+    """Raise where two initializations or baselines have the same label, which names them in the report."""
     labels = [initialization.label for initialization in options.initializations]
     if options.tune != "none":
         labels += [f"{label} tuned" for label in labels]
+    labels += [baseline.label for baseline in options.baselines]
     repeated = [label for label in labels if labels.count(label) > 1]
     if repeated:
         raise LLMInitError(
-            f"two initializations are called {repeated[0]!r}: give one another name, or leave out the control"
+            f"two initializations or baselines are called {repeated[0]!r}: give one another name, or leave out the "
+            f"control"
         )
 
 
 def _refuse_too_many_trials(options: CompareOptions) -> None:
     """Raise for more trials than anybody waits for, before they are listed one by one."""
-    tuned = {
-        "none": 0,
-        "stock": sum(initialization.role == "stock" for initialization in options.initializations),
-        "all": len(options.initializations),
-    }
-    per_model = len(options.initializations) + tuned[options.tune] * _count_points(options.tune_grid)
-    per_round = len(options.models) * per_model + sum(_count_points(grid) for grid in options.baselines.values())
+    per_model = sum(count_points(initialization.grid) for initialization in options.initializations)
+    tuned = sum(options.tunes(initialization) for initialization in options.initializations)
+    per_round = len(options.models) * per_model + tuned * sum(map(count_points, options.tune_grid.values()))
+    per_round += sum(count_points(baseline.grid) for baseline in options.baselines)
     count = len(options.seeds) * len(options.datasets) * (1 + len(options.cold_start)) * per_round
     if count > MAX_TRIALS:
         raise LLMInitError(
             f"these are {count:,} trials ({len(options.seeds):,} seeds, {per_round:,} trials each on every dataset): "
             f"expected {MAX_TRIALS:,} at most, choose fewer seeds or initializations, or smaller grids"
         )
-
-
-def _count_points(grid: Mapping[str, Sequence[Any]]) -> int:
-    return math.prod(len(values) for values in grid.values())

@@ -10,6 +10,7 @@ import signal
 import statistics
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -20,8 +21,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from recbole_llminit.compare.child_processes import ChildProcesses
+from recbole_llminit.compare.growth import GrowingPlan
 from recbole_llminit.compare.plan import Plan
-from recbole_llminit.compare.trial import Trial, read_trial
+from recbole_llminit.compare.trial import Trial, TrialResult, read_trial
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import write_text
 
@@ -86,14 +88,15 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def run_trials(plan: Plan, folder: Path, *, jobs: int, on_end: TrialListener) -> None:
-    """Run the trials of a plan that have not finished.
+def run_trials(growing: GrowingPlan, folder: Path, *, jobs: int, on_end: TrialListener) -> None:
+    """Run the trials of a plan that have not finished, and those that it grows by.
 
-    The reason of a failure is printed, and stands in the file ``name.failed`` beside the other files of the trial.
+    The reason of a failure is printed, and stands in the file ``name.failed`` beside the other files of the trial. What
+    the plan grows by runs next, so that the first seeds are complete first.
 
     Parameters
     ----------
-    plan : Plan
+    growing : GrowingPlan
         The trials, in the order in which they run.
     folder : Path
         The folder of the comparison, which the caller has locked (`lock_folder`). A trial that has finished there is
@@ -109,29 +112,39 @@ def run_trials(plan: Plan, folder: Path, *, jobs: int, on_end: TrialListener) ->
         If the folder cannot be written to.
     """
     trials = folder / TRIALS
-    _write_plan(plan, folder)
-    _remove_leftovers(trials)
-    waiting = []
-    for name in plan.trials:
-        if is_finished(trials, name):
+
+    def read(name: str) -> TrialResult | None:
+        result = read_finished(trials, name)
+        if result is not None:
             on_end(name, newly_finished=False)
-        else:
-            waiting.append(name)
+        return result
+
+    waiting = deque(growing.take_finished(growing.plan.trials, read))
+    _write_plan(growing.plan, folder)
+    _remove_leftovers(trials)
     with ChildProcesses(jobs) as processes, tqdm(total=len(waiting), desc="trials", unit="trial", ncols=100) as bar:
-        for name, failure in processes.run(waiting, lambda name: train(plan.trials[name], trials, processes)):
+        for name, failure in processes.run(waiting, lambda name: train(growing.plan.trials[name], trials, processes)):
             if failure is not None:
                 tqdm.write(f"failed: {name}: {failure} (its log: {trials / f'{name}.log'})", file=sys.stderr)
+            before = growing.plan
+            added = growing.take(name, None if failure is not None else read_trial(trials, name))
+            # They may have been run before: by another command in this folder, or before a trial failed.
+            added = growing.take_finished(added, read)
+            if growing.plan is not before:
+                _write_plan(growing.plan, folder)
+            waiting.extendleft(reversed(added))
+            bar.total += len(added)
             on_end(name, newly_finished=failure is None)
             bar.update()
 
 
-def is_finished(trials: Path, name: str) -> bool:
-    """Whether a trial has finished and its files are whole; print that broken ones are run again."""
+def read_finished(trials: Path, name: str) -> TrialResult | None:
+    """Return the result of a trial that has finished and whose files are whole; print that broken ones run again."""
     try:
-        return read_trial(trials, name) is not None
+        return read_trial(trials, name)
     except LLMInitError as error:
         tqdm.write(f"{error}; it is run again", file=sys.stderr)
-        return False
+        return None
 
 
 def train(trial: Trial, trials: Path, processes: ChildProcesses) -> str | None:

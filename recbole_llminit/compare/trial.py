@@ -73,6 +73,12 @@ class TrialResult:
     users: pd.DataFrame
     ranks: pd.DataFrame
 
+    @property
+    def score(self) -> float:
+        """The best validation score, signed so that a larger one is better."""
+        score: float = self.content["best_valid_score"]
+        return score if self.content["valid_score_bigger"] else -score
+
 
 def write_result(result: TrialResult, folder: Path, name: str, scratch: Path) -> None:
     """Write ``name.users.parquet``, ``name.ranks.parquet``, and last ``name.json``, each of them whole.

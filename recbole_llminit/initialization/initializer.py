@@ -8,18 +8,19 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from scipy.sparse import csr_matrix
-from torch import nn
+from torch import Tensor, nn
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initialization import checks
 from recbole_llminit.initialization.embedding_table import EmbeddingTable, Exclusion, FoundTables, Side, model_name
+from recbole_llminit.initialization.propagation import undo_propagation_
 from recbole_llminit.initialization.report import InitReport, TableReport
 from recbole_llminit.initialization.rows import Rows, reduce_rows
 from recbole_llminit.initialization.scaling import factor_for_items, factor_for_model_scores, factor_for_scores
 from recbole_llminit.initialization.tables import find_embedding_tables
 from recbole_llminit.initialization.users import FromStrategy, UserInitialization
 from recbole_llminit.initialization.writer import rewrite_rows_, write_rows_
-from recbole_llminit.strategies.base import Fit, Scale, Strategy, Values
+from recbole_llminit.strategies.base import Factors, Fit, Scale, Strategy, Values
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings, no_vectors
 
 Missing = Literal["model", "mean", "error"]
@@ -50,6 +51,9 @@ class InitSettings:
     score_std : callable, optional
         Returns the standard deviation of a model's own scores, for the scale ``score``. Left out, and where it returns
         None, that of the dot products of user and item values is taken.
+    final_vectors : callable, optional
+        Returns for a model a function that returns the vectors of users and items that it scores by, by side; None
+        where they are the tables, or unknown. Values that were fitted to be those vectors are written so that they are.
     sizes : mapping
         The model's configured sizes by key, to name the one to change in the error for a table that is too wide.
     """
@@ -62,6 +66,7 @@ class InitSettings:
     tables: Mapping[Side, Sequence[str]] | None = None
     id_fields: Mapping[Side, str] | None = None
     score_std: Callable[[nn.Module], float | None] | None = None
+    final_vectors: Callable[[nn.Module], Callable[[], Mapping[Side, Tensor]] | None] | None = None
     sizes: Mapping[str, int | Sequence[int]] = field(default_factory=dict)
 
 
@@ -114,7 +119,9 @@ def initialize_embeddings_(
     run.use(run.fit())
     run.compute()
     run.check_values()
-    return run.report(run.rescale_by_model_(run.write_()), time.perf_counter() - began)
+    written = run.write_()
+    run.undo_propagation_()
+    return run.report(run.rescale_by_model_(written), time.perf_counter() - began)
 
 
 def fit_to_tables(
@@ -250,6 +257,17 @@ class _Initialization:
     def write_(self) -> tuple[TableReport, ...]:
         """Write all tables."""
         return tuple(write_rows_(table, rows, trainable=self._settings.trainable) for table, rows in self._writes)
+
+    def undo_propagation_(self) -> None:
+        """Change written factors so that a graph model's final vectors, which it scores by, are the factors."""
+        is_fitted = not any(self._user.follows_items(values) for values in self._reductions.values())
+        is_fitted = is_fitted and all(isinstance(values, Factors) for values in self._reductions.values())
+        has_both = sorted(table.side for table, _ in self._writes) == ["item", "user"]
+        if not (is_fitted and has_both) or self._settings.final_vectors is None:
+            return
+        final_vectors = self._settings.final_vectors(self._model)
+        if final_vectors is not None:
+            undo_propagation_(self._writes, final_vectors)
 
     def rescale_by_model_(self, written: tuple[TableReport, ...]) -> tuple[TableReport, ...]:
         """Scale what was written until the model's own scores are as wide as ``score`` says; return the new reports."""

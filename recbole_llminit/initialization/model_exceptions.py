@@ -43,6 +43,9 @@ PRETRAINED_KEYS: Mapping[str, tuple[str, ...] | None] = {
 """Keys, and those of their values (None: any), that make the constructors of NeuMF, NAIS, KD_DAGFM, ConvNCF, RaCT and
 S3Rec read a checkpoint."""
 
+LINEAR_PROPAGATION: frozenset[str] = frozenset({"LightGCN", "NCL", "SGCL", "SGL"})
+"""Models that score by vectors of the tables' width which their graph makes of the tables by a linear map."""
+
 NOT_RESUMABLE: Mapping[str, str] = {"RecVAE": "its checkpoint holds one of its two optimizers"}
 """Models whose training RecBole cannot resume, and why."""
 

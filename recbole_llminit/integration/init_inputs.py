@@ -23,6 +23,7 @@ from recbole_llminit.initialization.users import (
 )
 from recbole_llminit.integration.dataset import id_fields, training_interactions
 from recbole_llminit.integration.ease import solve_ease_
+from recbole_llminit.integration.final_vectors import final_vectors_of
 from recbole_llminit.integration.model_scores import ModelScores
 from recbole_llminit.integration.options import KEYS, InitOptions, options_of
 from recbole_llminit.integration.recbole_version import check_recbole_version
@@ -96,6 +97,7 @@ class InitInputs:
                 tables=options.tables,
                 id_fields=id_fields(dataset),
                 score_std=_score_std(config, dataset),
+                final_vectors=lambda model: final_vectors_of(model, config["device"]),
                 sizes=model_sizes(config),
             ),
         )

@@ -79,27 +79,42 @@ def unlisted_keys(model: str, transform: object) -> set[str]:
 
 
 @functools.cache
-def _keys_by_model() -> Mapping[str, frozenset[str]]:
-    """Return the keys that each model reads by its property file or its code."""
+def _properties_by_model() -> Mapping[str, Mapping[str, Any]]:
+    """Return the content of each model's property file."""
     import recbole
 
     properties = Path(recbole.__file__).parent / "properties" / "model"
     files = [*properties.glob("*.yaml"), *_OUR_PROPERTIES.glob("*.yaml")]
-    return {path.stem: frozenset({*read_yaml_file(path), *UNLISTED_KEYS.get(path.stem, ())}) for path in files}
+    return {path.stem: read_yaml_file(path) for path in files}
 
 
 def readers_of(key: str) -> list[str]:
-    """Return the names of the models that read a key, in alphabetical order."""
-    return sorted(model for model, keys in _keys_by_model().items() if key in keys)
+    """Return the names of the models that read a key by their property file or code, in alphabetical order."""
+    return sorted(
+        model
+        for model, properties in _properties_by_model().items()
+        if key in properties or key in UNLISTED_KEYS.get(model, ())
+    )
 
 
-def describe_unread(key: str, model: str) -> str:
-    """Return a sentence that says that a model does not read a key, and which models do."""
+def default_value(model: str, key: str) -> Any:
+    """Return the value of a key in a model's property file; None where the file, or the key in it, is missing."""
+    return _properties_by_model().get(model, {}).get(key)
+
+
+def is_count(key: str) -> bool:
+    """Return whether a key counts something by its name, such as layers, dimensions or neighbors."""
+    return _COUNT_KEY.search(key) is not None
+
+
+def describe_unread(key: str, *models: str) -> str:
+    """Return a sentence that says that models do not read a key, and which others do."""
     readers = readers_of(key)
+    sentence = f"{', '.join(models)} {'does' if len(models) == 1 else 'do'} not read {key}"
     if not readers:
-        return f"{model} does not read {key}"
+        return sentence
     more = " and others" if len(readers) > 4 else ""
-    return f"{model} does not read {key} ({', '.join(readers[:4])}{more} read it)"
+    return f"{sentence} ({', '.join(readers[:4])}{more} read{'s' if len(readers) == 1 else ''} it)"
 
 
 def unknown_recbole_key(key: str, known: Collection[str], model: str) -> LLMInitError:
@@ -144,7 +159,7 @@ def _check_type(key: str, value: Any, default: Any) -> None:
             raise _refusal(key, value, "True or False")
     elif isinstance(default, int | float):
         _check_number(key, value)
-        if isinstance(default, int) and _COUNT_KEY.search(key):
+        if isinstance(default, int) and is_count(key):
             _check_whole(key, value, least=1 if key.endswith("_size") else min(0, default))
     elif not (is_none(value) and (default is None or isinstance(default, dict))):
         _check_one_of_types(key, value, _TYPES.get(key) or (() if default is None else (type(default),)))

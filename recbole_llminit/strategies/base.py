@@ -224,8 +224,6 @@ class Strategy(ABC):
 
     Attributes
     ----------
-    needs_vectors : bool
-        Whether the strategy reads vectors. A control (``noise``) reads none; then there need not be any.
     is_reduction : bool
         Whether its values are made of an item's vector alone, so that there are at most as many as the vector has.
     default_scale : "raw", "model", "score", float or None
@@ -234,11 +232,15 @@ class Strategy(ABC):
         The standard deviation of the scores under ``init_scale: score``.
     """
 
-    needs_vectors: ClassVar[bool] = True
     is_reduction: ClassVar[bool] = True
     default_scale: ClassVar[Scale | None] = "raw"
     # About what var's raw values give on amazon-office.
     score_std: ClassVar[float] = 1 / 16
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether the strategy reads vectors. A control (``noise``) reads none; then there need not be any."""
+        return True
 
     @abstractmethod
     def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:

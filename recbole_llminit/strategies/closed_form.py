@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.linalg import get_lapack_funcs
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
@@ -17,12 +20,13 @@ from recbole_llminit.errors import LLMInitError
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
-# Of the residuals of conjugate gradients, relative to the right-hand sides.
-_TOLERANCE = 1e-4
+# Of the residuals of conjugate gradients, relative to the right-hand sides: with 1e-4 no ranking is better.
+_TOLERANCE = 1e-2
 _MOST_ITERATIONS = 500
 # Random vectors for the diagonal of the inverse, whose relative error is that of B's column lengths over their root.
 _PROBES = 128
-_SOLVED_NUMBERS = 1 << 26
+# Numbers that are solved for at a time: 128 MB, of which conjugate gradients need some eight.
+_SOLVED_NUMBERS = 1 << 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,46 +35,70 @@ class TextPrior:
 
     Parameters
     ----------
-    diagonal : ndarray of float64, shape [n_items]
-        The diagonal part.
-    left, right : ndarray of float32, shape [n_items, rank]
-        The low-rank part is ``left @ right.T``.
+    features : ndarray of float32, shape [n_items, rank]
+        The features ``F`` of the items; those of an item without a vector are 0, and so are its weights.
+    inner : ndarray of float32, shape [rank, rank]
+        ``S = (rho I + F^T F)^-1``.
+    rest : ndarray of float64, shape [n_items]
+        ``rho diag(P)``.
 
     Notes
     -----
-    Source: L3AE (arXiv 2508.13500): EASE with the features ``F`` of the items in place of the clicks,
-    ``C = I - P / diag(P)`` with ``P = (F F^T + rho I)^-1``. By Woodbury's identity ``rho P = I - F S F^T`` with
-    ``S = (rho I + F^T F)^-1``, so that no matrix of items by items is made.
+    Source: L3AE (arXiv 2508.13500): EASE with the features of the items in place of the clicks,
+    ``C = I - P / diag(P)`` with ``P = (F F^T + rho I)^-1``. By Woodbury's identity ``rho P = I - F S F^T``, so that no
+    matrix of items by items is made.
     """
 
-    diagonal: Vector
-    left: Matrix
-    right: Matrix
+    features: Matrix
+    inner: Matrix
+    rest: Vector
 
     @classmethod
     def of(cls, features: Matrix, rho: float) -> TextPrior:
-        """Solve for the features of items.
-
-        Parameters
-        ----------
-        features : ndarray of float32, shape [n_items, rank]
-            The features; those of an item without a vector are 0, and so are its weights.
-        rho : float
-            The regularization.
-        """
+        """Solve for the features of items, shape ``[n_items, rank]``, with the regularization ``rho``."""
         gram = features.T.astype(np.float64) @ features
-        solved = (features @ np.linalg.inv(gram + rho * np.eye(len(gram)))).astype(np.float32)
-        # rho times the diagonal of P.
-        rest = 1 - np.einsum("ij,ij->i", features, solved, dtype=np.float64)
-        return cls(1 - 1 / rest, features, (solved / rest[:, None]).astype(np.float32))
+        inner = np.linalg.inv(gram + rho * np.eye(len(gram))).astype(np.float32)
+        rest = np.empty(len(features))
+        for rows in _parts(len(features), _SOLVED_NUMBERS // max(1, features.shape[1])):
+            rest[rows] = 1 - np.einsum("ij,ij->i", features[rows], features[rows] @ inner, dtype=np.float64)
+        return cls(features, inner, rest)
+
+    @property
+    def diagonal(self) -> Vector:
+        """The diagonal matrix in the sum of a diagonal and a low-rank one that ``C`` is, shape ``[n_items]``."""
+        return 1 - 1 / self.rest
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``C @ vectors``, shape ``[n_items, k]``."""
-        return _times(self.diagonal, vectors) + self.left @ (self.right.T @ vectors)
+        inner = self.inner @ (self.features.T @ _times(1 / self.rest, vectors))
+        return _times(self.diagonal, vectors) + self.features @ inner
 
     def multiply_transposed(self, vectors: Matrix) -> Matrix:
         """Return ``C.T @ vectors``, shape ``[n_items, k]``."""
-        return _times(self.diagonal, vectors) + self.right @ (self.left.T @ vectors)
+        low_rank = self.features @ (self.inner @ (self.features.T @ vectors))
+        return _times(self.diagonal, vectors) + _times(1 / self.rest, low_rank)
+
+
+class SparseProducts:
+    """Products of a sparse matrix with blocks of vectors, by PyTorch: on several threads, which SciPy does not use.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of float32, shape [n, m]
+        The matrix.
+    """
+
+    def __init__(self, matrix: csr_matrix) -> None:
+        with warnings.catch_warnings():
+            # PyTorch says at the first one that sparse matrices may change.
+            warnings.simplefilter("ignore", UserWarning)
+            indptr, indices = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
+            self._matrix = torch.sparse_csr_tensor(indptr, indices, torch.from_numpy(matrix.data), matrix.shape)
+
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return the product with vectors of shape ``[m, k]``, shape ``[n, k]``."""
+        product: Matrix = (self._matrix @ torch.from_numpy(vectors)).numpy()
+        return product
 
 
 class InverseGram(ABC):
@@ -115,9 +143,9 @@ class DenseInverseGram(InverseGram):
                 f"which is too small beside the clicks in float32: set init_args lam to a number such as 1"
             )
         inverse, _ = invert(factor, lower=True, overwrite_c=True)
-        lower = np.tril(inverse)
-        whole: Matrix = lower + np.tril(lower, -1).T
-        return whole
+        lower: Matrix = np.tril(inverse)
+        lower += np.tril(lower, -1).T
+        return lower
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``P @ vectors``."""
@@ -138,22 +166,23 @@ class IterativeInverseGram(InverseGram):
         As of `InverseGram`.
     seed : int
         The seed of the vectors that probe the diagonal.
+    tolerance : float
+        Of the residuals, relative to the right-hand sides.
     """
 
-    def __init__(self, interactions: csr_matrix, ridge: float, seed: int) -> None:
+    def __init__(self, interactions: csr_matrix, ridge: float, seed: int, *, tolerance: float = _TOLERANCE) -> None:
         super().__init__(interactions, ridge)
-        self._transposed = interactions.T.tocsr()
+        self._products = SparseProducts(interactions), SparseProducts(interactions.T.tocsr())
         self._seed = seed
+        self._tolerance = tolerance
         self._jacobi = (1 / (np.bincount(interactions.indices, minlength=interactions.shape[1]) + ridge)).astype(
             np.float32
         )
 
     def multiply(self, vectors: Matrix) -> Matrix:
-        """Return ``P @ vectors``, up to a relative residual of 1e-4, some columns at a time."""
-        count = max(1, _SOLVED_NUMBERS // len(vectors))
+        """Return ``P @ vectors``, up to the tolerance, some columns at a time."""
         solved = np.empty_like(vectors)
-        for first in range(0, vectors.shape[1], count):
-            columns = slice(first, first + count)
+        for columns in _parts(vectors.shape[1], _SOLVED_NUMBERS // len(vectors)):
             solved[:, columns] = self._solve(np.ascontiguousarray(vectors[:, columns]))
         return solved
 
@@ -162,22 +191,22 @@ class IterativeInverseGram(InverseGram):
         """The diagonal of ``P``, probed by random signs ``z``: the mean of ``z * (P z)`` (Bekas et al., 2007)."""
         generator = np.random.default_rng(self._seed)
         n_items = self.interactions.shape[1]
-        total, left = np.zeros(n_items), _PROBES
-        while left:
-            count = min(left, max(1, _SOLVED_NUMBERS // n_items))
-            signs = generator.integers(2, size=(n_items, count), dtype=np.int8).astype(np.float32) * 2 - 1
+        total = np.zeros(n_items)
+        for part in _parts(_PROBES, _SOLVED_NUMBERS // n_items):
+            shape = (n_items, part.stop - part.start)
+            signs = generator.integers(2, size=shape, dtype=np.int8).astype(np.float32) * 2 - 1
             total += np.einsum("ij,ij->i", signs, self.multiply(signs), dtype=np.float64)
-            left -= count
         # What is known of it: it is at most 1 / ridge, and at least that of the Gram matrix's own diagonal.
         return np.clip(total / _PROBES, self._jacobi, 1 / self.ridge)
 
     def _solve(self, vectors: Matrix) -> Matrix:
         """Solve for all columns in one run: SciPy's solver takes one vector, so it is given the columns as one."""
         shape = vectors.shape
+        of_users, of_items = self._products
 
         def gram(flat: Matrix) -> Matrix:
             block = flat.reshape(shape)
-            product: Matrix = self._transposed @ (self.interactions @ block)
+            product = of_items.multiply(of_users.multiply(block))
             product += np.float32(self.ridge) * block
             return product.ravel()
 
@@ -189,11 +218,12 @@ class IterativeInverseGram(InverseGram):
             LinearOperator(size, matvec=gram, dtype=np.float32),
             vectors.ravel(),
             # Known as rtol or tol, by SciPy's version; the larger of the two bounds counts.
-            atol=_TOLERANCE * float(np.linalg.norm(vectors)),
+            atol=self._tolerance * float(np.linalg.norm(vectors)),
             maxiter=_MOST_ITERATIONS,
             M=scale,
         )
-        return found.reshape(shape).astype(np.float32, copy=False)
+        solved: Matrix = found.reshape(shape).astype(np.float32, copy=False)
+        return solved
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,8 +246,13 @@ class Equations:
         """The diagonal of ``P C``, shape ``[n_items]``; zeros without a prior."""
         if self.prior is None:
             return np.zeros(self.inverse.interactions.shape[1])
-        low_rank = np.einsum("ij,ij->i", self.inverse.multiply(self.prior.left), self.prior.right, dtype=np.float64)
-        own: Vector = self.inverse.diagonal * self.prior.diagonal + low_rank
+        features, inner = self.prior.features, self.prior.inner
+        low_rank = np.zeros(len(features))
+        # Some columns at a time: all of them would be as much as the features once more.
+        for part in _parts(features.shape[1], _SOLVED_NUMBERS // len(features)):
+            solved = self.inverse.multiply(np.ascontiguousarray(features[:, part]))
+            low_rank += np.einsum("ij,ij->i", solved, features @ inner[:, part], dtype=np.float64)
+        own: Vector = self.inverse.diagonal * self.prior.diagonal + low_rank / self.prior.rest
         return own
 
 
@@ -278,6 +313,13 @@ class ItemWeights:
         weights = self.multiply(np.eye(len(self.correction), dtype=np.float32))
         np.fill_diagonal(weights, 0)
         return weights
+
+
+def _parts(count: int, size: int) -> Iterator[slice]:
+    """Yield slices of at most ``size`` (at least one) that go through ``count`` rows or columns."""
+    step = max(1, size)
+    for first in range(0, count, step):
+        yield slice(first, min(first + step, count))
 
 
 def _times(diagonal: Vector, vectors: Matrix) -> Matrix:

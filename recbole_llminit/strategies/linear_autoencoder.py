@@ -96,6 +96,11 @@ class LinearAutoencoder(Strategy):
         check_number("exponent", self.exponent, "from 0 to 1", lambda value: 0 <= value <= 1)
         check_number("memory", self.memory, "of GB, above 0", lambda value: value > 0)
 
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether the texts have a say; with ``kappa`` 0 the clicks alone are read."""
+        return self.kappa != 0
+
     def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
         """Choose what is left open, solve for the item-item weights, and take their factors.
 

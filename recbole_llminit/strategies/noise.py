@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from scipy.sparse import csr_matrix
 
@@ -27,11 +26,15 @@ class Noise(Strategy):
     The other control is ``init_shuffle``: any strategy with the vectors' rows permuted.
     """
 
-    needs_vectors: ClassVar[bool] = False
     std: float = 0.05
 
     def __post_init__(self) -> None:
         check_number("std", self.std, "above 0", lambda std: std > 0)
+
+    @property
+    def needs_vectors(self) -> bool:
+        """No vectors are read."""
+        return False
 
     def fit(self, embeddings: AlignedEmbeddings, n_components: int, *, interactions: csr_matrix, seed: int) -> Fit:
         """Return the distribution; nothing is read."""

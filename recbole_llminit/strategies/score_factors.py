@@ -7,7 +7,7 @@ from scipy.sparse import csr_matrix, diags
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategies.base import Factors
-from recbole_llminit.strategies.closed_form import ItemWeights, Matrix
+from recbole_llminit.strategies.closed_form import ItemWeights, Matrix, SparseProducts
 from recbole_llminit.strategies.projection import signed
 
 # Below it, relative to the largest, a singular value is rounding error.
@@ -82,12 +82,13 @@ class ScoreFactors:
         to a hundred times the products.
         """
         histories, weights = self._histories, self._weights
-        transposed = histories.T.tocsr()
+        of_users, of_items = SparseProducts(histories), SparseProducts(histories.T.tocsr())
         generator = np.random.default_rng(seed)
         count = n_components + _FURTHER_DIRECTIONS
         basis = generator.standard_normal((histories.shape[1], count), dtype=np.float32)
         for _ in range(_POWER_ITERATIONS + 1):
-            scores = histories @ weights.multiply(basis)
-            basis = np.linalg.qr(weights.multiply_transposed(transposed @ np.linalg.qr(scores)[0]))[0]
-        _, values, rotation = np.linalg.svd(histories @ weights.multiply(basis), full_matrices=False)
+            scores = of_users.multiply(weights.multiply(basis))
+            basis = weights.multiply_transposed(of_items.multiply(np.linalg.qr(scores)[0]))
+            basis = np.linalg.qr(basis)[0]
+        _, values, rotation = np.linalg.svd(of_users.multiply(weights.multiply(basis)), full_matrices=False)
         return values[:n_components], basis @ rotation[:n_components].T

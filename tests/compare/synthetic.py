@@ -14,7 +14,7 @@ from recbole_llminit.compare.reporting.table import Cell
 from recbole_llminit.compare.trial import TrialResult
 
 USERS = 200
-TUNED = ("learning_rate",)
+GRIDS = ({"learning_rate": (0.1,)},)
 ROLES: dict[str, Role] = {
     "none": "stock",
     "none tuned": "stock",
@@ -28,8 +28,6 @@ OPTIONS: dict[str, Any] = {
     "datasets": {"d": {}},
     "seeds": [1, 2],
     "tune": "stock",
-    "tune_grid": {"learning_rate": [0.1]},
-    "baselines": {"EASE": {"reg_weight": [1.0]}},
     "user_strata": [5],
     "item_strata": [5],
 }

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,24 @@ def test_names_are_worked_on_side_by_side_and_each_is_yielded_once() -> None:
         return name if name == "b" else None
 
     with ChildProcesses(2) as processes:
-        assert sorted(processes.run(["a", "b"], work)) == [("a", None), ("b", "b")]
+        assert sorted(processes.run(deque(["a", "b"]), work)) == [("a", None), ("b", "b")]
+
+
+def test_what_is_added_between_two_results_is_next() -> None:
+    waiting = deque(["a", "c"])
+    ended = []
+    with ChildProcesses(1) as processes:
+        for name, _ in processes.run(waiting, lambda name: None):
+            ended.append(name)
+            if name == "a":
+                waiting.appendleft("b")
+    assert ended == ["a", "b", "c"]
 
 
 def test_an_error_of_the_caller_stops_the_rest() -> None:
     started: list[str] = []
     with pytest.raises(KeyboardInterrupt), ChildProcesses(1) as processes:
-        for _ in processes.run("abc", lambda name: started.append(name)):
+        for _ in processes.run(deque("abc"), lambda name: started.append(name)):
             processes_are_stopped = processes.stopped
             raise KeyboardInterrupt
     assert started == ["a"] and not processes_are_stopped and processes.stopped

@@ -1,6 +1,7 @@
 """A comparison from its command to its report."""
 
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -13,20 +14,21 @@ import pytest
 import yaml
 
 from recbole_llminit import cli
+from recbole_llminit.compare.child_processes import ChildProcesses
 from recbole_llminit.compare.comparison import compare, describe_plan, write_report
 from recbole_llminit.compare.options import CompareOptions
 from recbole_llminit.compare.plan import CheckedComparison
 from recbole_llminit.compare.reporting.report import Report
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.quick_start import run_recbole_llminit
-from tests.compare.small_comparison import Finished, as_arguments, modified, read_json
+from tests.compare.small_comparison import Finished, as_arguments, call_trial, modified, read_json
 from tests.stock import DATA
 
 
 def test_the_files_of_a_comparison(finished: Finished) -> None:
     assert not finished.report.problems
     names = {path.name for path in finished.folder.iterdir()} - {".lock"}
-    assert names == {"plan.json", "trials", "report.md", "report.html", "report.csv", "trials.csv", "tests.csv",
+    assert names == {"plan.json", "trials", "report.md", "report.html", "report.csv", "runs.csv", "trials.csv", "tests.csv",
                      "tiny_convergence.png", "tiny_strata.png", "tiny_spectrum.png"}  # fmt: skip
     trials = list((finished.folder / "trials").iterdir())
     suffixes = {"".join(re.findall(r"(\.users\.parquet|\.ranks\.parquet|\.json|\.log)$", path.name)) for path in trials}
@@ -86,7 +88,7 @@ def test_what_is_tested_against_what(finished: Finished) -> None:
     assert pairs == {("var", "none"), ("var", "noise"), ("var", "ItemKNN"), ("noise", "none")}
     assert (report.tests["seeds"] == 2).all()
     assert (report.tests["p_holm"] >= report.tests["p"]).all()
-    assert report.references == {"none": "a", "noise": "b", "ItemKNN": "c"}
+    assert report.references == ("none", "noise", "ItemKNN")
     # One metric's family restated.
     family = report.tests[report.tests["metric"] == "ndcg@5"].sort_values("p")
     stepped = (family["p"] * range(len(family), 0, -1)).clip(upper=1).cummax()
@@ -147,14 +149,25 @@ def test_the_report_in_every_form(finished: Finished) -> None:
     text, markdown, latex = str(report), report.to_markdown(), report.to_latex()
     recall = f"{report.to_dataframe()['recall@5'].iloc[0]:.4f}"
     for form in (text, markdown, latex, (folder / "report.md").read_text(), (folder / "report.html").read_text()):
-        assert recall in form and "none (a)" in form
-    assert "\\toprule" in latex and "a none, b noise, c ItemKNN" in text
+        assert recall in form and "ItemKNN" in form
+    assert "\\toprule" in latex and "against ItemKNN" in latex and "against ItemKNN" in markdown
     content = json.loads(json.dumps(report.to_dict()))
     assert len(content["runs"]) == 8 and content["options"]["seeds"] == [2020, 2021]
     table = pd.read_csv(folder / "report.csv", keep_default_na=False)
     assert table["initialization"].to_list() == ["none", "var", "noise", ""]
-    assert len(pd.read_csv(folder / "trials.csv")) == 8 and len(pd.read_csv(folder / "tests.csv")) == len(report.tests)
+    assert len(pd.read_csv(folder / "runs.csv")) == 8 and len(pd.read_csv(folder / "tests.csv")) == len(report.tests)
+    # Of the grid of ItemKNN both trials of each seed.
+    trials = pd.read_csv(folder / "trials.csv")
+    assert len(trials) == 10 and trials["chosen"].sum() == 8
     assert str(DATA) not in (folder / "report.html").read_text() + (folder / "report.md").read_text()
+
+
+def test_a_terminal_that_lacks_the_marks(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii"))
+    assert cli.main(["compare", "--report", f"--out={finished.copy(tmp_path)}"]) == 0
+    sys.stdout.flush()
+    assert b"against" in printed.getvalue() and b" ? significantly higher" in printed.getvalue()
 
 
 def test_a_finished_comparison_is_not_trained_again(
@@ -179,10 +192,10 @@ def test_the_command_from_a_yaml_file(
     path.write_text(yaml.safe_dump(compare_settings))
     assert cli.main(["compare", f"--config_files={path}", f"--out={folder}", "--jobs=1"]) == 0
     printed = capsys.readouterr().out
-    assert "| BPR     | none (a)" in printed and "report.html" in printed
+    assert "| BPR     | none " in printed and "report.html" in printed
     assert "--config_files=" in (folder / "report.md").read_text()
     assert cli.main(["compare", "--report", f"--out={folder}"]) == 0
-    assert "| BPR     | none (a)" in capsys.readouterr().out
+    assert "| BPR     | none " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -255,6 +268,69 @@ def test_a_line_for_each_trial_and_a_table_after_each_seed(
     # The table of the first seed comes before the trials of the second, whose table is the report's.
     first, second = printed[: printed.index("seed 2021")], printed[printed.index("seed 2021") :]
     assert "| BPR " in first and "| BPR " not in second
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_ease_with_the_vectors_is_a_reference_of_its_own(
+    compare_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recbole_llminit.compare.comparison.save_report", lambda report, folder: [])
+    baselines = {"EASE": {"reg_weight": 10.0}, "EASE with the vectors": None}
+    report = compare({**compare_settings, "baselines": baselines, "seeds": 1}, tmp_path / "out", jobs=1)
+    assert not report.problems
+    runs = report.runs.set_index("model")
+    assert runs.loc[["EASE", "EASE with the vectors"], "role"].to_list() == ["baseline"] * 2
+    assert pd.isna(runs.loc["EASE", "strategy"])
+    assert runs.loc["EASE with the vectors", "strategy"].startswith("LinearAutoencoder(")
+    tested = report.tests[report.tests["initialization"] == "var"]
+    assert {"EASE", "EASE with the vectors"} <= set(tested["reference"])
+    assert not tested.loc[tested["reference"] == "EASE with the vectors", "of_model"].any()
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_where_it_was_interrupted(
+    compare_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiny learning rates: the largest wins, and the grid is widened."""
+    monkeypatch.setattr("recbole_llminit.compare.comparison.save_report", lambda report, folder: [])
+    grid = {"tune": "stock", "tune_grid": {"learning_rate": [0.0001, 0.0002, 0.0004]}, "strategies": "none"}
+    settings, folder = {**compare_settings, **grid, "baselines": "Pop"}, tmp_path / "out"
+    ran: list[str] = []
+
+    def call_until_the_seventh(_: ChildProcesses, command: list[str], *others: Any) -> int:
+        if len(ran) == 6:
+            raise KeyboardInterrupt
+        ran.append(command[-2])
+        return call_trial(_, command, *others)
+
+    monkeypatch.setattr(ChildProcesses, "call", call_until_the_seventh)
+    with pytest.raises(KeyboardInterrupt):
+        compare(settings, folder, jobs=1)
+    before = modified(folder)
+    # The untuned trial, three of the grid, one beyond it, and one of those that follow; no seed is complete.
+    assert len(before) == 6
+    tuned = read_json(folder / "plan.json")["entries"][1]
+    assert len(tuned["trials"]) > 4 and tuned["grids"] == [{"learning_rate": [0.0001, 0.0002, 0.0004]}]
+    described = describe_plan(CompareOptions.from_settings(settings), folder)
+    assert "up to 3 trials for each key and side" in described
+    monkeypatch.setattr(ChildProcesses, "call", call_trial)
+    report = compare(settings, folder, jobs=1)
+    assert before.items() <= modified(folder).items()
+    whole = compare(settings, tmp_path / "whole", jobs=1)
+    columns = ["trial", "tuned", "chosen", "valid_score"]
+    assert report.trials[columns].equals(whole.trials[columns])
+    # A trial that is run again asks for those beyond the edge once more, which are there.
+    (folder / "trials" / f"{tuned['trials'][0]}.json").unlink()
+    before = modified(folder)
+    compare(settings, folder, jobs=1)
+    assert before.items() <= modified(folder).items() and len(modified(folder)) == len(before) + 1
+    assert set(modified(folder)) == {folder / "trials" / path.name for path in modified(tmp_path / "whole")}
+    rows = report.trials[report.trials["initialization"] == "none tuned"].groupby("seed")
+    assert (rows["chosen"].sum() == 1).all() and rows.size().max() > 4
+    assert (report.trials.loc[report.trials["chosen"], "valid_score"].groupby(report.trials["seed"]).count() == 3).all()
+    assert all(
+        rows["valid_score"].max() == report.runs.set_index(["initialization", "seed"])["valid_score"]["none tuned"]
+    )
 
 
 @pytest.mark.slow

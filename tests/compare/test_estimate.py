@@ -18,7 +18,7 @@ from tests.compare.small_comparison import Finished, as_arguments
 def test_the_estimate_measures_what_has_not_run(
     compare_settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change = {"strategies": "var", "baselines": "none", "epochs": 100_000}
+    change = {"strategies": "var,noise", "baselines": "none", "epochs": 100_000}
     assert cli.main(["compare", *as_arguments({**compare_settings, **change}), "--dry-run", "--out=out"]) == 0
     printed = capsys.readouterr()
     assert "measuring BPR on tiny (3 epochs)" in printed.err

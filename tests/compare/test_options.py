@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recbole_llminit.compare.options import BASELINES, CompareOptions, Initialization
+from recbole_llminit.compare.grids import LEARNING_RATES, NOISE_SCALES, WEIGHT_DECAYS
+from recbole_llminit.compare.options import CompareOptions, Initialization
 from recbole_llminit.errors import LLMInitError
 
 SETTINGS = {"models": "BPR", "datasets": "tiny"}
@@ -40,7 +41,8 @@ def test_defaults() -> None:
     ]  # fmt: skip
     assert found.initializations[-1].settings == {"init_strategy": "var", "init_shuffle": True}
     assert found.seeds == (5, 6, 7)
-    assert found.baselines == BASELINES
+    assert [baseline.label for baseline in found.baselines] == ["EASE", "ItemKNN", "Pop", "EASE with the vectors"]
+    assert found.tune_grid == {"BPR": {"learning_rate": LEARNING_RATES, "weight_decay": WEIGHT_DECAYS}}
     assert (found.tune, found.cold_start, found.settings) == ("none", (), {})
 
 
@@ -80,8 +82,28 @@ def test_noise_takes_the_vectors_of_the_last_initialization() -> None:
     own = {"init_strategy": "var", "llm_embedding": "vectors.npy", "init_scale": 0.1}
     found = options_of(strategies={"own": own}, controls="noise")
     assert found.initializations[-1] == Initialization(
-        "noise", {"llm_embedding": "vectors.npy", "init_strategy": "noise"}
+        "noise", {"llm_embedding": "vectors.npy", "init_strategy": "noise"}, {"init_scale": NOISE_SCALES}
     )
+    assert found.vector_keys == {"llm_embedding": "vectors.npy"}
+
+
+def test_noise_is_searched_over_its_scale_unless_one_is_set() -> None:
+    def grid_of_noise(**settings: Any) -> Any:
+        return next(one.grid for one in options_of(**settings).initializations if one.label == "noise")
+
+    assert grid_of_noise() == {"init_scale": (0.01, 0.03, 0.1, 0.3)}
+    assert grid_of_noise(init_scale=0.1) == {}
+    # The user's own noise is what the user says.
+    assert grid_of_noise(strategies=["var", "noise"]) == {}
+    assert grid_of_noise(strategies={"noise": {"init_scale": [0.2, 0.4]}}) == {"init_scale": [0.2, 0.4]}
+
+
+def test_a_list_of_scales_is_a_grid_of_the_initialization() -> None:
+    found = options_of(strategies={"var": {"init_scale": [0.1, 1.0], "init_user": "mean"}}, controls="shuffle")
+    _, var, shuffled = found.initializations
+    assert (var.settings, var.grid) == ({"init_strategy": "var", "init_user": "mean"}, {"init_scale": [0.1, 1.0]})
+    assert shuffled.grid == var.grid
+    assert found.to_dict()["strategies"]["var"]["init_scale"] == [0.1, 1.0]
 
 
 def test_there_is_no_control_twice_and_none_of_nothing() -> None:
@@ -123,7 +145,14 @@ def test_paths_stay_on_this_machine() -> None:
         (r"controls has 5", {"controls": 5}),
         (r"two initializations.*'var shuffled'.*another name", {"strategies": {"var": None, "var shuffled": {"init_strategy": "var", "init_shuffle": True}}, "controls": "shuffle"}),
         (r"two initializations.*'none tuned'", {"strategies": {"none tuned": {"init_strategy": "none"}}, "tune": "stock"}),
-        (r"baselines EASE is.*3.*lists of values", {"baselines": {"EASE": {"reg_weight": 3}}}),
+        (r"baselines EASE is.*lists of values", {"baselines": {"EASE": {"reg_weight": []}}}),
+        (r"baselines E has the model 3", {"baselines": {"E": {"model": 3}}}),
+        (r"'la'", {"baselines": {"E": {"model": "EASE", "init_strategy": "la"}}}),
+        (r"two initializations or baselines.*'var'", {"baselines": {"var": {"model": "EASE"}}}),
+        (r"strategies var is.*lists of values", {"strategies": {"var": {"init_scale": []}}}),
+        (r"tune_grid has a grid for 'SGL'.*BPR", {"tune_grid": {"SGL": {"learning_rate": [1]}}}),
+        (r"tune_grid has a grid for 'learning_rate'", {"tune_grid": {"BPR": {"weight_decay": [1]}, "learning_rate": [1]}}),
+        (r"tune_grid BPR is.*lists of values", {"tune_grid": {"BPR": {"learning_rate": 1}}}),
         (r"seeds is 0.*how many", {"seeds": 0}),
         (r"seeds is 'two'", {"seeds": "two"}),
         (r"seeds is 1000000.*100,000", {"seeds": 1_000_000}),

@@ -1,5 +1,7 @@
 """The lines of a comparison and their trials; planning never encodes."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 import yaml
 
 from recbole_llminit.compare.options import CompareOptions
-from recbole_llminit.compare.plan import Plan, check_comparison, make_plan
+from recbole_llminit.compare.plan import Entry, Plan, check_comparison, make_plan
 from recbole_llminit.errors import LLMInitError
 
 Line = tuple[str, str, str, float | str | None, int]
@@ -15,7 +17,8 @@ Line = tuple[str, str, str, float | str | None, int]
 
 @pytest.fixture
 def settings(llm: dict[str, Any]) -> dict[str, Any]:
-    del llm["dataset"], llm["init_strategy"]
+    # BPR reads no hidden_size.
+    del llm["dataset"], llm["init_strategy"], llm["hidden_size"]
     return {**llm, "models": "BPR", "datasets": "tiny", "strategies": ["none", "var"], "baselines": "none"}
 
 
@@ -66,12 +69,43 @@ def test_tuning_adds_a_line_whose_grid_shares_the_untuned_trial(settings: dict[s
     assert [line[1] for line in lines(plan_of(tuned, tune="all"))] == ["none", "none tuned", "var", "var tuned"]
 
 
+def test_options_without_a_grid_take_that_of_the_model(settings: dict[str, Any]) -> None:
+    options = CompareOptions.from_settings({**settings, "strategies": "none", "controls": "none", "tune": "stock"})
+    assert make_plan(replace(options, tune_grid={})).entries == make_plan(options).entries
+
+
 def test_baselines_have_a_grid_and_none_of_our_keys(settings: dict[str, Any]) -> None:
     plan = plan_of(settings, baselines={"EASE": {"reg_weight": [1.0, 2.0]}, "Pop": None})
     (ease,) = [entry for entry in plan.entries if entry.model == "EASE"]
     trials = [plan.trials[name].settings for name in ease.trials]
     assert [trial["reg_weight"] for trial in trials] == [1.0, 2.0]
     assert not any(key.startswith(("init_", "llm_")) for trial in trials for key in trial)
+
+
+def test_a_baseline_with_vectors_is_a_line_of_its_own(settings: dict[str, Any]) -> None:
+    """The vectors are those of the last initialization; no other key of an initialization reaches it."""
+    keys = {"model": "EASE", "init_strategy": "lae", "init_args": {"lam": 5.0}, "reg_weight": [1.0, 2.0]}
+    own = {"init_strategy": "var", "llm_embedding": settings.pop("llm_embedding"), "init_missing": "mean"}
+    plan = plan_of(settings, strategies={"own": own}, controls="none", baselines={"with vectors": keys}, init_scale=0.1)
+    assert lines(plan)[-1] == ("with vectors", "", "baseline", None, 2020)
+    trials = [plan.trials[name] for name in plan.entries[-1].trials]
+    assert [(trial.model, trial.settings["reg_weight"]) for trial in trials] == [("EASE", 1.0), ("EASE", 2.0)]
+    for trial in trials:
+        ours = {key: value for key, value in trial.settings.items() if key.startswith(("init_", "llm_"))}
+        vectors = own["llm_embedding"]
+        assert ours == {"init_strategy": "lae", "init_args": {"lam": 5.0}, "llm_embedding": vectors}
+        assert trial.name.startswith("tiny-EASE-lae-2020_")
+    assert plan.entries[-1].tuned == ("reg_weight",)
+
+
+def test_the_entries_of_a_plan_file() -> None:
+    keys = {"dataset": "d", "model": "M", "initialization": "none tuned", "role": "stock", "drop": None, "seed": 1}
+    entry = Entry(**keys, trials=("a",), grids=({"x": [1, 2]},))
+    assert Entry.from_dict(json.loads(json.dumps(asdict(entry)))) == entry
+    # An earlier version wrote the keys alone.
+    old = Entry.from_dict({**keys, "trials": ["a"], "tuned": ["x"]})
+    assert (old.trials, old.tuned) == (("a",), ("x",))
+    assert Entry.from_dict({**keys, "trials": ["a"], "tuned": []}).grids == ()
 
 
 def test_noise_is_given_the_vectors_so_that_it_initializes_the_same_items(settings: dict[str, Any]) -> None:
@@ -86,7 +120,8 @@ def test_noise_is_given_the_vectors_so_that_it_initializes_the_same_items(settin
 def test_the_seed_is_the_comparisons(settings: dict[str, Any]) -> None:
     plan = plan_of(settings, seeds=[3, 4])
     assert {trial.settings["seed"] for trial in plan.trials.values()} == {3, 4}
-    assert len(plan.trials) == len(plan.entries) == 8
+    # RecBole's own, var, noise at four scales, and var shuffled.
+    assert (len(plan.trials), len(plan.entries)) == (2 * 7, 2 * 4)
 
 
 def test_the_options_of_a_report_are_those_of_a_comparison(settings: dict[str, Any]) -> None:
@@ -128,7 +163,7 @@ def test_planning_never_encodes(
     for encoder in ("encode_items", "SentenceEncoder", "EndpointEncoder"):
         monkeypatch.setattr(f"recbole_llminit.encode.pipeline.{encoder}", None)
     plan = plan_of(without_vectors)
-    assert [trial.settings.get("llm_embedding") for trial in plan.trials.values()] == [None, "", "", ""]
+    assert [trial.settings.get("llm_embedding") for trial in plan.trials.values()] == [None, *[""] * 6]
     assert not (tmp_path / "cache").exists()
     with pytest.raises(TypeError, match="NoneType"):
         check_comparison(CompareOptions.from_settings(without_vectors)).make_vectors()

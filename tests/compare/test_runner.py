@@ -17,25 +17,29 @@ from filelock import FileLock
 
 from recbole_llminit.compare.child_processes import ChildProcesses
 from recbole_llminit.compare.comparison import compare
+from recbole_llminit.compare.growth import GrowingPlan
 from recbole_llminit.compare.options import CompareOptions
-from recbole_llminit.compare.plan import Plan, make_plan
+from recbole_llminit.compare.plan import check_comparison
 from recbole_llminit.compare.runner import lock_folder, run_trials, seconds_per_epoch
 from recbole_llminit.errors import LLMInitError
 from tests.compare.small_comparison import ONE_TRIAL, Finished, as_arguments, call_trial, read_json
 
 
-def plan_of(settings: dict[str, Any]) -> Plan:
-    return make_plan(CompareOptions.from_settings(settings))
+def growing_of(settings: dict[str, Any]) -> GrowingPlan:
+    checked = check_comparison(CompareOptions.from_settings(settings))
+    return GrowingPlan(checked, checked.plan())
 
 
 @pytest.mark.slow
 def test_a_process_trains_as_a_call_does(finished: Finished, compare_settings: dict[str, Any], tmp_path: Path) -> None:
-    plan = plan_of(compare_settings)
+    growing = growing_of(compare_settings)
+    plan = growing.plan
     name = next(name for name in plan.trials if "-var-2021_" in name)
+    growing.plan = replace(plan, trials={name: plan.trials[name]})
     ended: list[tuple[str, bool]] = []
     with lock_folder(tmp_path):
         run_trials(
-            replace(plan, trials={name: plan.trials[name]}),
+            growing,
             tmp_path,
             jobs=2,
             on_end=lambda name, *, newly_finished: ended.append((name, newly_finished)),
@@ -50,7 +54,7 @@ def test_a_process_trains_as_a_call_does(finished: Finished, compare_settings: d
 
 @pytest.mark.usefixtures("no_processes")
 def test_what_was_left_behind_is_removed(compare_settings: dict[str, Any], tmp_path: Path) -> None:
-    plan = plan_of({**compare_settings, **ONE_TRIAL, "baselines": "Pop"})
+    asked = {**compare_settings, **ONE_TRIAL, "baselines": "Pop"}
     (tmp_path / "trials" / ".tiny.x").mkdir(parents=True)
     (tmp_path / "trials" / ".tiny.specification").write_text("")
     ended: list[tuple[str, bool]] = []
@@ -58,11 +62,12 @@ def test_what_was_left_behind_is_removed(compare_settings: dict[str, Any], tmp_p
     def listen(name: str, *, newly_finished: bool) -> None:
         ended.append((name, newly_finished))
 
-    run_trials(plan, tmp_path, jobs=1, on_end=listen)
-    assert ended == [(name, True) for name in plan.trials]
+    names = list(growing_of(asked).plan.trials)
+    run_trials(growing_of(asked), tmp_path, jobs=1, on_end=listen)
+    assert ended == [(name, True) for name in names]
     assert not [path for path in (tmp_path / "trials").iterdir() if path.name.startswith(".")]
-    run_trials(plan, tmp_path, jobs=1, on_end=listen)
-    assert ended[2:] == [(name, False) for name in plan.trials]
+    run_trials(growing_of(asked), tmp_path, jobs=1, on_end=listen)
+    assert sorted(ended[2:]) == sorted((name, False) for name in names)
 
 
 @pytest.mark.slow

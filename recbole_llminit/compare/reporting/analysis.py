@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recbole_llminit.compare.options import Role
-from recbole_llminit.compare.reporting.lines import LINE_COLUMNS, Line, Part
+from recbole_llminit.compare.reporting.lines import LINE_COLUMNS, Line
 from recbole_llminit.compare.reporting.results import LineResults, Results, describe_training, each_result, score_sign
-from recbole_llminit.compare.reporting.statistics import holm, paired_test, user_differences
+from recbole_llminit.compare.reporting.statistics import (
+    correct_tests,
+    paired_seed_test,
+    paired_test,
+    seed_means,
+    user_differences,
+)
 from recbole_llminit.compare.reporting.strata import item_strata, user_strata
 from recbole_llminit.compare.runner import seconds_per_epoch
 from recbole_llminit.compare.trial import TrialResult
@@ -21,9 +26,6 @@ from recbole_llminit.spectrum import Spectrum
 
 _CURVE_COLUMNS = ("epoch", "score", "seconds")
 _SPECTRUM_COLUMNS = ("table", "side", "effective_rank", "information_abundance", "singular_values")
-# The settings that stand in the report where all trained models of a part share them.
-_PROTOCOL_KEYS = ("eval_args", "repeatable", "metrics", "topk", "valid_metric", "epochs", "eval_step", "stopping_step",
-                  "learning_rate", "train_batch_size", "embedding_size", "train_neg_sample_args")  # fmt: skip
 _DEFAULT_CUT_OFF = 10
 
 
@@ -51,32 +53,47 @@ def recall_cut_off(metrics: Sequence[str]) -> int:
     return int(_cut_off(metrics[0])) if metrics else _DEFAULT_CUT_OFF
 
 
+def headline_metrics(metrics: Sequence[str], valid_metric: str) -> tuple[str, ...]:
+    """Return the two metrics that the verdict and the table show: the first, and the validation metric or the second.
+
+    Parameters
+    ----------
+    metrics : sequence of str
+        The tested metrics.
+    valid_metric : str
+        The validation metric.
+    """
+    if valid_metric in metrics[1:]:
+        return metrics[0], valid_metric
+    return tuple(metrics[:2])
+
+
 def tabulate_tests(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
     """Return a row for each pair of lines that is tested, and each metric.
 
     Each LLM initialization is tested against every baseline and against the initializations of its model without an
-    LLM; each control is tested against the stock initializations of its model. ``p_holm`` is corrected over all tests
-    of the same part and metric.
+    LLM; each control is tested against the stock initializations of its model. The tests of the same part and metric
+    are a family; see `correct_tests`.
     """
-    rows = []
-    for line, of_line in results.items():
-        for other, of_other in results.items():
-            if not _is_tested(line, of_line.role, other, of_other.role):
-                continue
-            for metric in metrics:
-                differences, seeds = user_differences(_by_seed(of_line, metric), _by_seed(of_other, metric))
-                if len(differences) < 2:
-                    continue
-                rows.append({**line._asdict(), "reference": other.name, "of_model": line.model == other.model,
-                             "metric": metric, **vars(paired_test(differences, len(seeds)))})  # fmt: skip
-    tests = pd.DataFrame(rows)
-    if len(tests):
-        tests["p_holm"] = tests.groupby(["dataset", "drop", "metric"])["p"].transform(lambda p: holm(p.to_list()))
-    return tests
+    rows = [
+        {**line._asdict(), "reference": other.name, "of_model": line.model == other.model, "metric": metric, **tested}
+        for line, of_line in results.items()
+        for other, of_other in results.items()
+        if _is_tested(line, of_line.role, other, of_other.role)
+        for metric in metrics
+        for tested in _test_pair(_by_seed(of_line, metric), _by_seed(of_other, metric))
+    ]
+    if not rows:
+        return pd.DataFrame()
+    families = pd.DataFrame(rows).groupby(["dataset", "drop", "metric"], sort=False)
+    return pd.concat([correct_tests(family) for _, family in families]).sort_index()
 
 
 def tabulate_strata(results: Results, options: Mapping[str, Any], metrics: Sequence[str]) -> pd.DataFrame:
-    """Return a row for each line, side (user, item) and stratum: counts and metrics, means over the seeds."""
+    """Return a row for each line, side (user, item) and stratum that is not empty: counts and metrics over the seeds.
+
+    Counts and metrics are means over the seeds.
+    """
     cut_off = recall_cut_off(metrics)
     frames = []
     for line, of_line in results.items():
@@ -88,23 +105,26 @@ def tabulate_strata(results: Results, options: Mapping[str, Any], metrics: Seque
         }
         for side, by_seed in by_side.items():
             means = pd.concat(by_seed).groupby(level=0, observed=False).mean().reset_index()
+            means = means[means["count"] > 0]
             for place, (column, value) in enumerate({**line._asdict(), "side": side}.items()):
                 means.insert(place, column, value)
             frames.append(means.astype({"stratum": object}))
     return pd.concat(frames, ignore_index=True)
 
 
-def tabulate_efficiency(results: Results) -> pd.DataFrame:
+def tabulate_efficiency(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
     """Return a row for each line: parameters, times and memory, medians over the seeds.
 
-    It also says when the line reaches the best validation score of the stock initialization with the same seed.
+    It also says when the line reaches the best validation score of the stock initialization with the same seed, and
+    what the untrained model scores at validation and in these metrics at test, where the trials have measured that.
     """
     rows = []
     for line, of_line in results.items():
         stock = results.get(line._replace(initialization="none"))
         stock_by_seed = stock.by_seed if stock else {}
         measured = [
-            _measure_efficiency(result.content, stock_by_seed.get(seed)) for seed, result in of_line.by_seed.items()
+            _measure_efficiency(result.content, stock_by_seed.get(seed), metrics)
+            for seed, result in of_line.by_seed.items()
         ]
         frame = pd.DataFrame(measured).astype(float)
         common_seeds = sum(seed in stock_by_seed for seed in of_line.by_seed)
@@ -123,11 +143,14 @@ def tabulate_efficiency(results: Results) -> pd.DataFrame:
 
 
 def tabulate_curves(results: Results) -> pd.DataFrame:
-    """Return a row for each line, seed and validation: epoch, score, and seconds since the start of the run."""
+    """Return a row for each line, seed and validation: epoch, score, and seconds since the start of the run.
+
+    Epoch 0 is the untrained model; it is there where the trial has measured it, without seconds.
+    """
     rows = [
         {**line._asdict(), "seed": seed, **point}
         for line, seed, result in each_result(results)
-        for point in result.content["curve"]
+        for point in (*_untrained_point(result.content), *result.content["curve"])
     ]
     return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "seed", *_CURVE_COLUMNS])
 
@@ -153,32 +176,6 @@ def tabulate_spectra(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "seed", *_SPECTRUM_COLUMNS])
 
 
-def tabulate_protocol(results: Results) -> pd.DataFrame:
-    """Return a row for each part: counts of its first trial, and the settings that all its trained models share."""
-    trials_by_part: dict[Part, list[TrialResult]] = {}
-    for line, of_line in results.items():
-        trials_by_part.setdefault(line.part, []).extend(of_line.by_seed.values())
-    rows = []
-    for part, trials in trials_by_part.items():
-        users, ranks = trials[0].users, trials[0].ranks
-        rows.append(
-            {
-                **part._asdict(),
-                "users_tested": users["user_id"].nunique(),
-                "their_training_interactions": int(users.groupby("user_id")["train_interactions"].first().sum()),
-                "test_interactions": len(ranks),
-                "items_tested": ranks["item_id"].nunique(),
-                **_shared_settings([trial.content["config"] for trial in trials]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def describe_environment(trials: Mapping[str, TrialResult]) -> tuple[str, ...]:
-    """Return the versions and machines of the trials, and the vectors that they read, each once."""
-    return tuple(dict.fromkeys(line for trial in trials.values() for line in _describe_environment(trial.content)))
-
-
 def _cut_off(metric: str) -> str:
     return metric.rpartition("@")[2]
 
@@ -192,11 +189,30 @@ def _is_tested(line: Line, role: Role, other: Line, other_role: Role) -> bool:
     return role == "control" and other_role == "stock" and same_model
 
 
+def _test_pair(first: Mapping[int, pd.Series], second: Mapping[int, pd.Series]) -> list[dict[str, Any]]:
+    """Return means and tests of a pair of lines over the seeds that both have; nothing with fewer than two users.
+
+    Parameters
+    ----------
+    first, second : mapping of int to Series
+        For each seed the metric of each user, indexed by user.
+    """
+    differences, seeds = user_differences(first, second)
+    if len(differences) < 2:
+        return []
+    means, other_means = seed_means(first).loc[list(seeds)], seed_means(second).loc[list(seeds)]
+    found = {"mean": means.mean(), "reference_mean": other_means.mean()}
+    found |= vars(paired_test(differences, len(seeds))) | vars(paired_seed_test(means, other_means))
+    return [found]
+
+
 def _by_seed(results: LineResults, metric: str) -> dict[int, pd.Series]:
     return {seed: result.users.set_index("user_id")[metric] for seed, result in results.by_seed.items()}
 
 
-def _measure_efficiency(content: Mapping[str, Any], stock: TrialResult | None) -> dict[str, Any]:
+def _measure_efficiency(
+    content: Mapping[str, Any], stock: TrialResult | None, metrics: Sequence[str]
+) -> dict[str, Any]:
     reached = None if stock is None else _reach(content, stock.content["best_valid_score"])
     epochs_to_stock, seconds_to_stock = reached or (None, None)
     training = describe_training(content)
@@ -209,7 +225,22 @@ def _measure_efficiency(content: Mapping[str, Any], stock: TrialResult | None) -
         "at_limit": training["at_limit"],
         "epochs_to_stock": epochs_to_stock,
         "seconds_to_stock": seconds_to_stock,
+        **_measure_untrained(content, metrics),
     }
+
+
+def _measure_untrained(content: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, float]:
+    """Return the scores of the untrained model; empty where the trial has not measured it."""
+    tested = content.get("untrained_test_result") or {}
+    found = {f"untrained {metric}": tested[metric] for metric in metrics if metric in tested}
+    score = content.get("untrained_valid_score")
+    return found if score is None else {"untrained_valid_score": score, **found}
+
+
+def _untrained_point(content: Mapping[str, Any]) -> list[dict[str, float]]:
+    """Return the point of the curve at epoch 0; nothing where the trial has not measured it."""
+    score = content.get("untrained_valid_score")
+    return [] if score is None else [{"epoch": 0, "score": score, "seconds": math.nan}]
 
 
 def _reach(content: Mapping[str, Any], target: float) -> tuple[int, float] | None:
@@ -227,26 +258,3 @@ def _median_or_never(values: pd.Series) -> float:
     """Return the median where a missing value counts as infinite; NaN where the median is infinite."""
     median = float(values.fillna(np.inf).median())
     return median if math.isfinite(median) else math.nan
-
-
-def _shared_settings(configs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    # Models that are trained for one epoch have settings of training that nothing reads.
-    trained = [config for config in configs if config.get("epochs") != 1] or configs
-    return {
-        key: str(trained[0].get(key))
-        for key in _PROTOCOL_KEYS
-        if len({str(config.get(key)) for config in trained}) == 1
-    }
-
-
-def _describe_environment(content: Mapping[str, Any]) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
-    lines = [f"Python {content['python']}, {versions}; {content['machine']}; one thread"]
-    read = content["init_report"]
-    if read and read["llm_dim"]:
-        # A path on this machine is reduced to its last part.
-        encoder = Path(read["encoder"]).name if Path(read["encoder"]).is_absolute() else read["encoder"]
-        lines.append(
-            f"vectors of {content['dataset']}: {encoder}, {read['llm_dim']} dimensions [{read['fingerprint']}]"
-        )
-    return lines

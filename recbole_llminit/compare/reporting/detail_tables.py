@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,9 @@ import pandas as pd
 from recbole_llminit.compare.reporting.analysis import recall_cut_off
 from recbole_llminit.compare.reporting.lines import PART_COLUMNS, Part
 from recbole_llminit.compare.reporting.report import Report
+from recbole_llminit.compare.reporting.table import count_values
+
+_UNTRAINED_NAMES = {"untrained_valid_score": "untrained validation score"}
 
 TablesByPart = dict[Part, pd.DataFrame]
 
@@ -31,7 +34,7 @@ def detail_tables(report: Report) -> dict[str, TablesByPart]:
     tuned = report.runs[report.runs["candidates"] > 1]
     return {
         "tests": _by_part(report.tests, lambda part: _describe_tests(part, report.metrics)),
-        "strata": _by_part(report.strata, lambda part: _describe_strata(part, report.metrics)),
+        "strata": _by_part(report.strata, lambda part: _describe_strata(part, report.headline)),
         "efficiency": _by_part(report.efficiency, _describe_efficiency),
         "spectra": _by_part(report.spectra, _describe_spectra),
         "tuned": _by_part(tuned, _describe_tuned),
@@ -52,12 +55,14 @@ def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFram
             "model": test.model,
             "initialization": test.initialization,
             "against": test.reference,
-            "difference [95 % interval]": f"{test.difference:+.4f} [{test.low:+.4f}, {test.high:+.4f}]",
-            "d_z [95 % interval]": f"{test.effect:+.3f} [{test.effect_low:+.3f}, {test.effect_high:+.3f}]",
-            "win / tie / loss": f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
-            "p": f"{test.p:.2g}",
-            "p (Holm)": f"{test.p_holm:.2g}",
-            "users": f"{test.users:,}",
+            "difference": f"{test.difference:+.4f}",
+            "95 % interval over users": f"[{test.low:+.4f}, {test.high:+.4f}]",
+            "95 % interval over seeds": _interval(test.low_seeds, test.high_seeds),
+            "p over users (Holm)": f"{test.p_holm:.2g}",
+            "p over seeds (Holm)": "-" if pd.isna(test.p_seeds_holm) else f"{test.p_seeds_holm:.2g}",
+            "outcome": test.outcome,
+            "d_z": f"{test.effect:+.3f}",
+            "users won / tied / lost": f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
             "seeds": str(test.seeds),
         }
         for test in part.itertuples(index=False)
@@ -67,35 +72,42 @@ def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFram
 
 
 def _describe_strata(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFrame:
-    # Two metrics of users tell the story; all are in Report.strata.
-    metrics_of = {"user": list(metrics[:2]), "item": [f"recall@{recall_cut_off(metrics)}"]}
+    # All metrics of users are in Report.strata.
+    metrics_of = {"user": list(metrics), "item": [f"recall@{recall_cut_off(metrics)}"]}
+    # A baseline may have other seeds, and with them other counts.
+    counts = part.drop_duplicates(["side", "stratum"]).set_index(["side", "stratum"])["count"]
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in part.to_dict("records"):
+        side, stratum = row["side"], row["stratum"]
         names = {"model": row["model"], "initialization": row["initialization"]}
         cells = rows.setdefault((row["model"], row["initialization"]), names)
-        for metric in metrics_of[row["side"]]:
-            cells[f"{row['side']}s {row['stratum']}, {row['count']:,.0f}: {metric}"] = _format(row[metric], 4)
+        for metric in metrics_of[side]:
+            cells[f"{side}s {stratum}, n = {counts[side, stratum]:,.0f}: {metric}"] = _format(row[metric], 4)
     return pd.DataFrame(list(rows.values())).fillna("-")
 
 
 def _describe_efficiency(part: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame([_describe_efficiency_row(row) for row in part.itertuples(index=False)])
+    untrained = [column for column in part.columns if column.startswith("untrained")]
+    # Another dataset may be the one that has measured it.
+    untrained = [column for column in untrained if part[column].notna().any()]
+    return pd.DataFrame([_describe_efficiency_row(row, untrained) for row in part.to_dict("records")])
 
 
-def _describe_efficiency_row(row: Any) -> dict[str, str]:
-    reached = "-" if pd.isna(row.seeds_reaching_stock) else f"{row.seeds_reaching_stock:.0f} of {row.seeds}"
+def _describe_efficiency_row(row: Mapping[str, Any], untrained: Sequence[str]) -> dict[str, str]:
+    reached = "-" if pd.isna(row["seeds_reaching_stock"]) else f"{row['seeds_reaching_stock']:.0f} of {row['seeds']}"
     return {
-        "model": row.model,
-        "initialization": row.initialization,
-        "parameters": f"{row.parameters:,.0f}" if row.initialization else "-",
-        "initialization (s)": _format(row.initialization_seconds, 3),
-        "seconds per epoch": _format(row.seconds_per_epoch, 2),
-        "best epoch": _format(row.best_epoch, 0),
-        "seeds that ran into the limit": str(row.seeds_at_limit),
-        "epochs to the stock initialization's best": _format(row.epochs_to_stock, 0),
-        "seconds to it": _format(row.seconds_to_stock, 1),
+        "model": row["model"],
+        "initialization": row["initialization"],
+        "parameters": f"{row['parameters']:,.0f}" if row["initialization"] else "-",
+        **{_UNTRAINED_NAMES.get(column, column): _format(row[column], 4) for column in untrained},
+        "initialization (s)": _format(row["initialization_seconds"], 3),
+        "seconds per epoch": _format(row["seconds_per_epoch"], 2),
+        "best epoch": _format(row["best_epoch"], 0),
+        "runs ended by the limit": str(row["seeds_at_limit"]),
+        "epochs to stock's best": _format(row["epochs_to_stock"], 0),
+        "seconds to it": _format(row["seconds_to_stock"], 1),
         "seeds that reach it": reached,
-        "peak memory (MB)": _format(row.peak_memory_bytes / 1e6, 0),
+        "peak memory (MB)": _format(row["peak_memory_bytes"] / 1e6, 0),
     }
 
 
@@ -111,13 +123,21 @@ def _describe_spectra(part: pd.DataFrame) -> pd.DataFrame:
 
 
 def _describe_tuned(part: pd.DataFrame) -> pd.DataFrame:
-    texts = part[["model", "initialization", "seed", "candidates", "tuned", "at_edge"]].astype(str)
-    return texts.rename(columns={"at_edge": "at the edge of its grid"})
+    rows = []
+    for (model, initialization), runs in part.groupby(["model", "initialization"], sort=False):
+        names = {"model": model, "initialization": initialization, "seeds": str(len(runs))}
+        chosen = {"candidates": f"{runs['candidates'].max()}", "chosen": count_values(runs["tuned"])}
+        rows.append({**names, **chosen, "at the edge of its grid": count_values(runs["at_edge"])})
+    return pd.DataFrame(rows)
 
 
 def _describe_protocol(part: pd.DataFrame) -> pd.DataFrame:
     row = part.iloc[0].drop(PART_COLUMNS).dropna()
     return pd.DataFrame({"what": [name.replace("_", " ") for name in row.index], "value": [str(cell) for cell in row]})
+
+
+def _interval(low: float, high: float) -> str:
+    return "-" if pd.isna(low) else f"[{low:+.4f}, {high:+.4f}]"
 
 
 def _format(value: float, places: int) -> str:

@@ -30,7 +30,8 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
     """Write a report into a folder and return the paths of the files.
 
     ``report.html`` is self-contained: it needs no network and no other file. ``report.md`` shows the PNG figures that
-    are written beside it. ``report.csv`` is the table; ``trials.csv`` and ``tests.csv`` are what it was made from.
+    are written beside it. ``report.csv`` is the table, ``runs.csv`` has the trial that stands for each line and seed,
+    ``trials.csv`` every finished trial, and ``tests.csv`` every test.
 
     Parameters
     ----------
@@ -47,7 +48,8 @@ def save_report(report: Report, folder: str | Path) -> list[Path]:
         "report.md": _render("report.md.j2", {**context, "figures": images}, escape=False),
         "report.html": _render("report.html.j2", {**context, "figures": to_svg(report)}, escape=True),
         "report.csv": report.to_dataframe().to_csv(index=False),
-        "trials.csv": report.runs.to_csv(index=False),
+        "runs.csv": report.runs.to_csv(index=False),
+        "trials.csv": report.trials.to_csv(index=False),
         "tests.csv": report.tests.to_csv(index=False),
     }
     for name, text in texts.items():
@@ -63,8 +65,6 @@ def _template_context(report: Report) -> dict[str, Any]:
         "sections": report.sections(),
         "captions": _CAPTIONS,
         "kind_of": kind_of,
-        # HTML shows better above and worse below, and bold as bold.
-        "html_legend": report.legend.replace("(-letter: worse)", "(below: worse)").replace("* (bold)", "Bold"),
         **detail_tables(report),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,22 @@ from recbole_llminit.compare.options import Role
 from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.reporting import analysis
 from recbole_llminit.compare.reporting.lines import ModelKey, choose_complete
-from recbole_llminit.compare.reporting.results import gather_results, tabulate_runs
-from recbole_llminit.compare.reporting.table import SIGNIFICANCE_LEVEL, Section, Table, escape_markdown
+from recbole_llminit.compare.reporting.protocol import describe_environment, tabulate_protocol
+from recbole_llminit.compare.reporting.results import gather_results, tabulate_runs, tabulate_trials
+from recbole_llminit.compare.reporting.statistics import LEAST_SEEDS, SIGNIFICANCE_LEVEL
+from recbole_llminit.compare.reporting.table import Section, Table, escape_markdown
+from recbole_llminit.compare.reporting.verdict import make_verdict
 from recbole_llminit.compare.runner import FAILED, PLAN, TRIALS
 from recbole_llminit.compare.trial import TrialResult, read_trial
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import foreign_reader, require_file
 
+_LINE_WIDTH = 120
+
 
 @dataclass(frozen=True)
 class Report:
-    """The outcome of a comparison; prints as its table.
+    """The outcome of a comparison; prints as its verdict and its table.
 
     A *line* is a dataset, an amount of dropped training interactions (``drop``), a model and an initialization; the
     initialization of a baseline is empty. Each frame with a row for each line has these four columns.
@@ -37,14 +43,19 @@ class Report:
         The command that asked for the comparison; empty where it was called from Python.
     valid_metric : str
         The metric of early stopping and tuning.
+    valid_score_bigger : bool
+        Whether a larger validation score is better.
     metrics : tuple of str
         The metrics that are tested: those at the cut-off of the validation metric.
     runs : DataFrame
         A row for each line and seed: the trial that stands for it (of a grid the best by validation), its test metrics,
         times and memory.
+    trials : DataFrame
+        A row for each finished trial of each line and seed, those that a search did not choose included.
     tests : DataFrame
-        A row for each pair of lines that is tested and each metric: the fields of `PairedTest`, and ``p_holm``,
-        corrected over all tests of the same dataset, ``drop`` and metric.
+        A row for each pair of lines that is tested and each metric: ``mean`` and ``reference_mean`` over the seeds that
+        both have, the fields of `PairedTest` (over users) and `SeedTest` (over seeds), and ``p_holm``, ``p_seeds_holm``
+        and ``outcome`` of `correct_tests`, whose family is the tests of the same dataset, ``drop`` and metric.
     strata : DataFrame
         A row for each line, side (user, item) and stratum: counts and metrics, means over the seeds.
     efficiency : DataFrame
@@ -55,7 +66,7 @@ class Report:
         A row for each line, seed and trained user or item table: its singular values, effective rank and information
         abundance (see `Spectrum`).
     protocol : DataFrame
-        A row for each dataset and ``drop``: counts of the first seed, and the settings that its models share.
+        A row for each dataset and ``drop``: counts of the first seed, settings, regularization, versions.
     environment : tuple of str
         The versions and machines of the trials, and the vectors that were read.
     problems : tuple of str
@@ -68,8 +79,10 @@ class Report:
     options: Mapping[str, Any]
     command: str
     valid_metric: str
+    valid_score_bigger: bool
     metrics: tuple[str, ...]
     runs: pd.DataFrame
+    trials: pd.DataFrame
     tests: pd.DataFrame
     strata: pd.DataFrame
     efficiency: pd.DataFrame
@@ -143,15 +156,17 @@ class Report:
             options=options,
             command=command,
             valid_metric=valid_metric,
+            valid_score_bigger=first.content["valid_score_bigger"],
             metrics=metrics,
-            runs=tabulate_runs(complete.entries, results, lines, options),
+            runs=tabulate_runs(complete.entries, results, lines),
+            trials=tabulate_trials(entries, results, lines),
             tests=analysis.tabulate_tests(lines, metrics),
             strata=analysis.tabulate_strata(lines, options, metrics),
-            efficiency=analysis.tabulate_efficiency(lines),
+            efficiency=analysis.tabulate_efficiency(lines, metrics),
             curves=analysis.tabulate_curves(lines),
             spectra=analysis.tabulate_spectra(lines),
-            protocol=analysis.tabulate_protocol(lines),
-            environment=analysis.describe_environment(results),
+            protocol=tabulate_protocol(lines),
+            environment=describe_environment(results),
             problems=(*problems, *complete.messages),
             incomplete=complete.incomplete,
         )
@@ -159,11 +174,21 @@ class Report:
     @property
     def table(self) -> Table:
         """The table of the report."""
-        return Table(self.runs, self.tests, self.metrics, self.incomplete)
+        return Table(self.runs, self.tests, self.metrics, self.headline, self.valid_score_bigger, self.incomplete)
 
     @property
-    def references(self) -> dict[str, str]:
-        """The letter of each initialization and baseline that others are tested against."""
+    def headline(self) -> tuple[str, ...]:
+        """The metrics that verdict and table show; see `headline_metrics`."""
+        return analysis.headline_metrics(self.metrics, self.valid_metric)
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What beat what, in a paragraph for each dataset and ``drop``; see `make_verdict`."""
+        return make_verdict(self.runs, self.tests, self.headline, valid_score_bigger=self.valid_score_bigger)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The names of all initializations and baselines that others are tested against."""
         return self.table.references
 
     def sections(self) -> list[Section]:
@@ -174,7 +199,7 @@ class Report:
         """Return the table: a row for each line, with the mean of every test metric over the seeds.
 
         ``<metric> std`` is the standard deviation over the seeds. Beside the tested metrics stand ``better_than`` and
-        ``worse_than``: the letters (`references`) of what the line differs from with a corrected p-value below 0.05.
+        ``worse_than``: the names of what the line is better and worse than by the ``outcome`` of the tests.
         """
         return self.table.to_dataframe()
 
@@ -194,14 +219,17 @@ class Report:
             name: json.loads(getattr(self, name).to_json(orient="records"))
             for name in ("runs", "tests", "strata", "efficiency", "spectra")
         }
-        content = {"options": self.options, "metrics": self.metrics, "references": self.references, **frames}
-        content |= {"problems": self.problems, "environment": self.environment}
+        content = {"options": self.options, "metrics": self.metrics, "verdict": self.verdict, **frames}
+        content |= {"references": self.references, "problems": self.problems, "environment": self.environment}
         found: dict[str, Any] = json.loads(json.dumps(content))
         return found
 
     def __str__(self) -> str:
-        """Draw the table, explain its letters, and name the problems."""
-        return "\n\n".join(filter(None, [self.draw(), self.legend, *self.problems]))
+        """Write the verdict, draw and explain the table, and name the problems."""
+        verdict, legend = (
+            [textwrap.fill(text, _LINE_WIDTH) for text in texts] for texts in (self.verdict, [self.legend])
+        )
+        return "\n\n".join(filter(None, [*verdict, self.draw(), *legend, *self.problems]))
 
     def draw(self) -> str:
         """Draw the table for the terminal."""
@@ -209,29 +237,41 @@ class Report:
 
     @property
     def legend(self) -> str:
-        """What the letters and the bold figures of the table mean; empty where nothing was tested."""
+        """What the columns, marks and bold figures of the table mean; empty where nothing was tested."""
         if not self.references:
             return ""
-        letters = ", ".join(f"{letter} {name}" for name, letter in self.references.items())
         return (
-            f"Mean ± standard deviation over the seeds. A letter says that the line is better (-letter: worse) than "
-            f"{letters}; paired t-test over users, their differences averaged over the seeds, p < {SIGNIFICANCE_LEVEL} "
-            f"after Holm's correction over all tests of the metric. * (bold): the best of its model, and better than "
-            f"every initialization without an LLM that is listed. {self._fairness}"
+            f"Figures: mean ± standard deviation over the seeds. "
+            f"Against NAME: the change from NAME in {' and '.join(self.headline)}; initializations are compared within "
+            f"their model. ▲ significantly higher, ▼ significantly lower, = not significant. {self._significance} "
+            f"Bold (* in the terminal): the best of its model, and significantly above every initialization without an "
+            f"LLM. {self._fairness}"
         )
 
     @property
+    def _significance(self) -> str:
+        """Say which tests decide."""
+        by_users = f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over users, their differences averaged over the seeds"
+        by_seeds = f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over the seeds' means"
+        correction = "Holm's correction over all tests of a metric is made in each."
+        fewest, most = self.tests["seeds"].min(), self.tests["seeds"].max()
+        if most < LEAST_SEEDS:
+            return (
+                f"Significant: {by_users}, after Holm's correction over all tests of a metric. With fewer than "
+                f"{LEAST_SEEDS} seeds their chance (split, negatives, initialization) was not tested."
+            )
+        untested = f" Pairs with fewer than {LEAST_SEEDS} common seeds are tested over users alone."
+        return f"Significant: {by_users}, and {by_seeds}. {correction}{untested if fewest < LEAST_SEEDS else ''}"
+
+    @property
     def _fairness(self) -> str:
-        """Say which lines were tuned, and what the tests of a single seed do not weigh."""
-        tuned = {
-            "none": "Only baselines are tuned.",
-            "stock": "Only baselines and the lines called tuned are tuned, the LLM initializations are not.",
+        """Say which lines were tuned."""
+        return {
+            "none": "Only baselines, and noise in its scale, are tuned.",
+            "stock": "Only baselines, noise in its scale, and the lines called tuned are tuned, the LLM "
+            "initializations are not.",
             "all": "The lines called tuned, and the baselines, are tuned.",
         }[str(self.options["tune"])]
-        if len(set(self.runs["seed"])) > 1:
-            return tuned
-        not_weighed = "the chance of split, negatives and initialization"
-        return f"{tuned} One seed: the tests weigh the choice of users, not {not_weighed}."
 
 
 def _read_plan(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
@@ -240,7 +280,7 @@ def _read_plan(folder: Path) -> tuple[dict[str, Any], list[Entry]]:
     require_file(path, f"the plan of a comparison, which {folder} holds none of")
     with foreign_reader(path, "the plan of a comparison"):
         plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        entries = [Entry(**{**entry, "trials": tuple(entry["trials"])}) for entry in plan["entries"]]
+        entries = [Entry.from_dict(entry) for entry in plan["entries"]]
         unknown = {entry.role for entry in entries} - set(get_args(Role))
         if unknown or not isinstance(plan["options"], dict) or not isinstance(plan.get("command", ""), str):
             raise ValueError(f"options {plan['options']!r}, command {plan.get('command')!r}, roles {unknown}")

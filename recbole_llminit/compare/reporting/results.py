@@ -12,6 +12,7 @@ from recbole_llminit.compare.options import Role
 from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.reporting.lines import Line
 from recbole_llminit.compare.runner import seconds_per_epoch
+from recbole_llminit.compare.search import Candidate, edges_of
 from recbole_llminit.compare.trial import TrialResult
 
 
@@ -47,13 +48,11 @@ def gather_results(entries: Sequence[Entry], trials: Mapping[str, TrialResult]) 
     results: dict[Line, LineResults] = {}
     for entry in entries:
         of_line = results.setdefault(Line.of(entry), LineResults(entry.role, {}))
-        of_line.by_seed[entry.seed] = _best_by_validation(_candidates(entry, trials))
+        of_line.by_seed[entry.seed] = max(_finished(entry, trials), key=lambda result: result.score)
     return results
 
 
-def tabulate_runs(
-    entries: Sequence[Entry], trials: Mapping[str, TrialResult], results: Results, options: Mapping[str, Any]
-) -> pd.DataFrame:
+def tabulate_runs(entries: Sequence[Entry], trials: Mapping[str, TrialResult], results: Results) -> pd.DataFrame:
     """Return a row for each entry: the trial that stands for it, its test metrics, times and memory.
 
     Parameters
@@ -64,22 +63,22 @@ def tabulate_runs(
         The finished trials by name.
     results : mapping of Line to LineResults
         See `gather_results`.
-    options : mapping
-        The options of the comparison: their grids tell whether a tuned value lies at the edge.
     """
     rows = []
     for entry in entries:
         line = Line.of(entry)
         content = results[line].by_seed[entry.seed].content
-        tuning = _describe_tuning(content["config"], entry.tuned, _grid_of(entry, options))
+        finished = _finished(entry, trials)
+        edges = edges_of(entry.grids, [Candidate.of(result) for result in finished])
         rows.append(
             {
                 **line._asdict(),
                 "role": entry.role,
                 "seed": entry.seed,
                 "trial": content["name"],
-                **tuning,
-                "candidates": len(_candidates(entry, trials)),
+                "tuned": _describe_tuned(entry, content),
+                "at_edge": ", ".join(map(str, edges)),
+                "candidates": len(finished),
                 **describe_training(content),
                 **_describe_cost(content),
                 **_describe_initialization(content["init_report"]),
@@ -87,6 +86,39 @@ def tabulate_runs(
                 **content["test_result"],
             }
         )
+    return pd.DataFrame(rows)
+
+
+def tabulate_trials(entries: Sequence[Entry], trials: Mapping[str, TrialResult], results: Results) -> pd.DataFrame:
+    """Return a row for each finished trial of each entry: what was tuned, its validation score and its test metrics.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        All entries of the plan; one that is not reported has chosen no trial.
+    trials, results : mapping
+        As in `tabulate_runs`.
+    """
+    rows = []
+    for entry in entries:
+        line = Line.of(entry)
+        chosen = results[line].by_seed.get(entry.seed) if line in results else None
+        for result in _finished(entry, trials):
+            training = describe_training(result.content)
+            rows.append(
+                {
+                    **line._asdict(),
+                    "role": entry.role,
+                    "seed": entry.seed,
+                    "trial": result.content["name"],
+                    "tuned": _describe_tuned(entry, result.content),
+                    "chosen": result is chosen,
+                    "valid_score": result.content["best_valid_score"],
+                    "best_epoch": training["best_epoch"],
+                    "epochs": training["epochs"],
+                    **result.content["test_result"],
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -114,35 +146,12 @@ def score_sign(content: Mapping[str, Any]) -> int:
     return 1 if content["valid_score_bigger"] else -1
 
 
-def _candidates(entry: Entry, trials: Mapping[str, TrialResult]) -> list[TrialResult]:
+def _finished(entry: Entry, trials: Mapping[str, TrialResult]) -> list[TrialResult]:
     return [trials[name] for name in entry.trials if name in trials]
 
 
-def _best_by_validation(candidates: Sequence[TrialResult]) -> TrialResult:
-    sign = score_sign(candidates[0].content)
-    return max(candidates, key=lambda result: sign * result.content["best_valid_score"])
-
-
-def _grid_of(entry: Entry, options: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
-    grid: Mapping[str, Sequence[Any]] = (
-        options["baselines"].get(entry.model, {}) if entry.role == "baseline" else options["tune_grid"]
-    )
-    return grid
-
-
-def _describe_tuning(
-    config: Mapping[str, Any], keys: Sequence[str], grid: Mapping[str, Sequence[Any]]
-) -> dict[str, str]:
-    return {
-        "tuned": ", ".join(f"{key} {config[key]}" for key in keys),
-        "at_edge": ", ".join(key for key in keys if _is_at_edge(config[key], grid.get(key, ()))),
-    }
-
-
-def _is_at_edge(value: Any, tried: Sequence[Any]) -> bool:
-    """Whether a value is the smallest or the largest of three numbers or more: a better one may lie beyond."""
-    numbers = [number for number in tried if isinstance(number, (int, float))]
-    return len(numbers) > 2 and value in (min(numbers), max(numbers))
+def _describe_tuned(entry: Entry, content: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {content['config'][key]}" for key in entry.tuned)
 
 
 def _describe_cost(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The table of a report: means and standard deviations over seeds, with letters for what differs."""
+"""The table of a report: means and standard deviations over seeds, and the change against named references."""
 
 from __future__ import annotations
 
@@ -9,34 +9,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from recbole_llminit.compare.reporting.lines import LINE_COLUMNS, MODEL_COLUMNS, PART_COLUMNS, Line, ModelKey, Part
+from recbole_llminit.compare.reporting.references import choose_references
+from recbole_llminit.compare.reporting.statistics import BETTER, UNDECIDED, WORSE
 from recbole_llminit.text_table import draw_table
 
-SIGNIFICANCE_LEVEL = 0.05
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_MARKS = {BETTER: "▲", WORSE: "▼", UNDECIDED: "="}
+_LATEX_MARKS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", UNDECIDED: "$=$"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A mean over the seeds with its standard deviation, and the letters of what it differs from.
+    """A mean over the seeds with its standard deviation.
 
     Parameters
     ----------
     mean, std : float
         Mean and standard deviation over the seeds; ``std`` is NaN for a single seed.
-    better, worse : str
-        The letters of what the line is significantly better and worse than.
     bold : bool
         Whether the line is the best of its model, and better than every initialization without an LLM.
     """
 
     mean: float
     std: float
-    better: str
-    worse: str
     bold: bool
 
     @property
@@ -46,25 +43,50 @@ class Cell:
 
     def __str__(self) -> str:
         """Write the cell for the terminal, where a star stands for bold."""
-        mean = f"{self.mean:.4f}*" if self.bold else f"{self.mean:.4f}"
-        return " ".join(filter(None, [f"{mean}{self.spread}", self._marks]))
+        return f"{self.mean:.4f}{'*' if self.bold else ''}{self.spread}"
 
     def to_markdown(self) -> str:
         """Write the cell for markdown."""
-        mean = f"**{self.mean:.4f}**" if self.bold else f"{self.mean:.4f}"
-        return mean + self.spread + (f" <sup>{self._marks}</sup>" if self._marks else "")
+        return (f"**{self.mean:.4f}**" if self.bold else f"{self.mean:.4f}") + self.spread
 
     def to_latex(self) -> str:
-        """Write the cell for LaTeX: the letters of ``better`` above, those of ``worse`` below."""
+        """Write the cell for LaTeX."""
         mean = f"\\textbf{{{self.mean:.4f}}}" if self.bold else f"{self.mean:.4f}"
-        above = f"^{{{self.better}}}" if self.better else ""
-        below = f"_{{{self.worse}}}" if self.worse else ""
-        marks = f"${above}{below}$" if above or below else ""
-        return mean + self.spread.replace("±", "$\\pm$") + marks
+        return mean + self.spread.replace("±", "$\\pm$")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The change of one metric against a reference.
+
+    Parameters
+    ----------
+    share : float
+        The difference over the reference's mean.
+    outcome : {"better", "worse", "undecided"}
+        What the tests say; see `correct_tests`.
+    """
+
+    share: float
+    outcome: str
 
     @property
-    def _marks(self) -> str:
-        return " ".join(filter(None, [self.better, f"-{self.worse}" if self.worse else ""]))
+    def percent(self) -> str:
+        """The change in percent with its sign."""
+        return format_percent(self.share)
+
+    @property
+    def mark(self) -> str:
+        """The sign of the outcome."""
+        return _MARKS[self.outcome]
+
+    def __str__(self) -> str:
+        """Write the change for terminal and markdown."""
+        return f"{self.percent}{self.mark}"
+
+    def to_latex(self) -> str:
+        """Write the change for LaTeX."""
+        return escape_latex(self.percent) + _LATEX_MARKS[self.outcome]
 
 
 @dataclass(frozen=True)
@@ -75,31 +97,41 @@ class SectionRow:
     ----------
     model, initialization : str
         The line; the initialization of a baseline is empty.
-    letter : str
-        The letter by which cells refer to the row; empty where nothing is tested against it.
     seeds : int
         The number of seeds.
     cells : mapping of str to Cell
-        A cell for each tested metric.
+        A cell for each metric that is shown.
+    against : mapping of str to tuple of Change
+        For each reference of the section the change of each metric that is shown; empty where the line is not tested
+        against the reference.
     """
 
     model: str
     initialization: str
-    letter: str
     seeds: int
     cells: Mapping[str, Cell]
-
-    @property
-    def label(self) -> str:
-        """The initialization with its letter."""
-        return f"{self.initialization} ({self.letter})".strip() if self.letter else self.initialization
+    against: Mapping[str, tuple[Change, ...]]
 
 
 @dataclass(frozen=True)
 class Section:
-    """The part of the table for one dataset and one amount of dropped training interactions."""
+    """The part of the table for one dataset and one amount of dropped training interactions.
+
+    Parameters
+    ----------
+    part : Part
+        Dataset and dropped interactions.
+    metrics : tuple of str
+        The metrics that are shown.
+    references : tuple of str
+        The names of the lines that others are shown against.
+    rows : tuple of SectionRow
+        A row for each line.
+    """
 
     part: Part
+    metrics: tuple[str, ...]
+    references: tuple[str, ...]
     rows: tuple[SectionRow, ...]
 
     @property
@@ -107,36 +139,40 @@ class Section:
         """The heading of the section."""
         return self.part.title
 
-    def to_texts(self, cell: Callable[[Cell], str], name: Callable[[str], str] = str) -> pd.DataFrame:
+    def to_texts(
+        self, cell: Callable[[Cell], str], change: Callable[[Change], str] = str, name: Callable[[str], str] = str
+    ) -> pd.DataFrame:
         """Return the section as a frame of texts.
 
         Parameters
         ----------
-        cell : callable
-            Writes a cell.
+        cell, change : callable
+            Write a cell, and a change.
         name : callable
             Writes the name of a model or of an initialization.
         """
-        return pd.DataFrame(
-            [
-                {"model": name(row.model), "initialization": name(row.label), "seeds": str(row.seeds)}
-                | {metric: cell(value) for metric, value in row.cells.items()}
-                for row in self.rows
-            ]
-        )
+        rows = [
+            {"model": name(row.model), "initialization": name(row.initialization), "seeds": str(row.seeds)}
+            | {metric: cell(value) for metric, value in row.cells.items()}
+            | {f"against {name(reference)}": " ".join(map(change, found)) for reference, found in row.against.items()}
+            for row in self.rows
+        ]
+        return pd.DataFrame(rows)
 
     def draw(self) -> str:
         """Draw the section for the terminal, under its title."""
         texts = self.to_texts(str)
-        return f"{self.title}\n{draw_table(list(texts.columns), texts.to_numpy().tolist())}"
+        # On two lines, the name of a reference is no wider than what stands below it.
+        header = [column.replace("against ", "against\n", 1) for column in texts.columns]
+        return f"{self.title}\n{draw_table(header, texts.to_numpy().tolist())}"
 
     def to_markdown(self) -> str:
         """Draw the section as a table in markdown, without its title."""
-        return draw_markdown(self.to_texts(Cell.to_markdown, escape_markdown))
+        return draw_markdown(self.to_texts(Cell.to_markdown, name=escape_markdown))
 
     def to_latex(self) -> str:
         """Draw the section as a table in LaTeX (``booktabs``) with its title as the caption."""
-        texts = self.to_texts(Cell.to_latex, escape_latex)
+        texts = self.to_texts(Cell.to_latex, Change.to_latex, escape_latex)
         drawn: str = texts.to_latex(index=False, escape=False, caption=escape_latex(self.title))
         return drawn
 
@@ -149,8 +185,10 @@ class Table:
     ----------
     runs, tests : DataFrame
         See `Report`.
-    metrics : tuple of str
-        The metrics that are tested.
+    metrics, headline : tuple of str
+        The metrics that are tested, and those of them that the sections show.
+    valid_score_bigger : bool
+        Whether a larger validation score is better.
     incomplete : frozenset of ModelKey
         The models that lack an initialization without an LLM: none of their cells is bold.
     """
@@ -158,22 +196,23 @@ class Table:
     runs: pd.DataFrame
     tests: pd.DataFrame
     metrics: tuple[str, ...]
+    headline: tuple[str, ...]
+    valid_score_bigger: bool
     incomplete: frozenset[ModelKey]
 
     @property
-    def references(self) -> dict[str, str]:
-        """The letter of each initialization and baseline that others are tested against."""
-        names = dict.fromkeys(self.tests["reference"]) if len(self.tests) else {}
-        return dict(zip(names, _LETTERS, strict=False))
+    def references(self) -> tuple[str, ...]:
+        """The names of all initializations and baselines that others are tested against."""
+        return tuple(dict.fromkeys(self.tests["reference"])) if len(self.tests) else ()
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return a row for each line: seeds, role, tuned values, and mean, ``std`` and letters of the metrics."""
+        """Return a row for each line: seeds, role, tuned values, and of each metric mean, ``std`` and what it beats."""
         metrics = [column for column in self.runs.columns if "@" in column]
         grouped = self.runs.groupby(LINE_COLUMNS, sort=False)
         columns = {
             "seeds": grouped["seed"].nunique(),
             "role": grouped["role"].first(),
-            "tuned": grouped["tuned"].agg(_count_values),
+            "tuned": grouped["tuned"].agg(count_values),
         }
         for metric in metrics:
             columns[metric] = grouped[metric].mean()
@@ -181,33 +220,43 @@ class Table:
         table = pd.DataFrame(columns).reset_index()
         lines = [Line(*values) for values in table[LINE_COLUMNS].to_numpy()]
         for metric in self.metrics:
-            for column, sign in (("better_than", 1), ("worse_than", -1)):
-                table[f"{metric} {column}"] = [self._letters(line, metric, sign) for line in lines]
+            for outcome in (BETTER, WORSE):
+                table[f"{metric} {outcome}_than"] = [self._names(line, metric, outcome) for line in lines]
         return table
 
     def sections(self) -> list[Section]:
         """Return the table in sections: one for each dataset and each amount of dropped training interactions."""
         table = self.to_dataframe()
         return [
-            Section(Part(*key), tuple(self._section_row(row, part) for row in part.to_dict("records")))
+            self._section(Part(*key), part, self.runs[(self.runs[PART_COLUMNS] == list(key)).all(axis=1)])
             for key, part in table.groupby(PART_COLUMNS, sort=False)
         ]
 
-    def _section_row(self, row: Mapping[str, Any], part: pd.DataFrame) -> SectionRow:
+    def _section(self, part: Part, table: pd.DataFrame, runs: pd.DataFrame) -> Section:
+        """Return the section of the rows of a part."""
+        chosen = choose_references(runs, valid_score_bigger=self.valid_score_bigger)
+        references = tuple(name for name in chosen if name in self.references)
+        rows = tuple(self._row(row, table, references) for row in table.to_dict("records"))
+        return Section(part, self.headline, references, rows)
+
+    def _row(self, row: Mapping[str, Any], table: pd.DataFrame, references: tuple[str, ...]) -> SectionRow:
         line = Line(*(row[column] for column in LINE_COLUMNS))
-        of_model = part[(part[MODEL_COLUMNS] == list(line.model_key)).all(axis=1)]
+        of_model = table[(table[MODEL_COLUMNS] == list(line.model_key)).all(axis=1)]
         cells = {
-            metric: Cell(
-                mean=row[metric],
-                std=row[f"{metric} std"],
-                better=row[f"{metric} better_than"],
-                worse=row[f"{metric} worse_than"],
-                bold=self._is_bold(line, row, of_model, metric),
-            )
-            for metric in self.metrics
+            metric: Cell(row[metric], row[f"{metric} std"], self._is_bold(line, row, of_model, metric))
+            for metric in self.headline
         }
-        letter = self.references.get(line.name, "")
-        return SectionRow(line.model, line.initialization, letter, row["seeds"], cells)
+        against = {reference: self._changes(line, reference) for reference in references}
+        return SectionRow(line.model, line.initialization, row["seeds"], cells, against)
+
+    def _changes(self, line: Line, reference: str) -> tuple[Change, ...]:
+        """Return the change of each metric that is shown; nothing where this is not tested."""
+        found = []
+        for metric in self.headline:
+            tests = self._tests_of(line, metric)
+            for test in tests[tests["reference"] == reference].itertuples(index=False):
+                found.append(Change(relative_change(test.mean, test.reference_mean), test.outcome))
+        return tuple(found)
 
     def _is_bold(self, line: Line, row: Mapping[str, Any], of_model: pd.DataFrame, metric: str) -> bool:
         """Whether a line is the best of its model, and tests better than all its initializations without an LLM."""
@@ -217,19 +266,31 @@ class Table:
             return False
         tests = self._tests_of(line, metric)
         tests = tests[tests["of_model"]]
-        return bool(len(tests) and ((tests["p_holm"] < SIGNIFICANCE_LEVEL) & (tests["difference"] > 0)).all())
+        return bool(len(tests) and (tests["outcome"] == BETTER).all())
 
-    def _letters(self, line: Line, metric: str, sign: int) -> str:
-        """Return the letters of what the line is better (sign 1) or worse (-1) than."""
+    def _names(self, line: Line, metric: str, outcome: str) -> str:
+        """Return the names of what the line is better or worse than."""
         if not len(self.tests):
             return ""
         found = self._tests_of(line, metric)
-        found = found[(found["p_holm"] < SIGNIFICANCE_LEVEL) & (np.sign(found["difference"]) == sign)]
-        return "".join(sorted(self.references[name] for name in found["reference"] if name in self.references))
+        return ", ".join(found.loc[found["outcome"] == outcome, "reference"])
 
     def _tests_of(self, line: Line, metric: str) -> pd.DataFrame:
         same = (self.tests[LINE_COLUMNS] == list(line)).all(axis=1)
         return self.tests[same & (self.tests["metric"] == metric)]
+
+
+def relative_change(mean: float, reference_mean: float) -> float:
+    """Return the difference over the reference's mean; infinite where that is 0 and the difference is not."""
+    if reference_mean:
+        return mean / reference_mean - 1
+    return math.copysign(math.inf, mean) if mean else 0.0
+
+
+def format_percent(share: float) -> str:
+    """Write a share in percent with its sign; with a decimal below 1 %."""
+    percent = 100 * share
+    return f"{percent:+.{0 if abs(percent) >= 0.95 or percent == 0 else 1}f}%"
 
 
 def escape_markdown(text: str) -> str:
@@ -249,7 +310,7 @@ def draw_markdown(frame: pd.DataFrame) -> str:
     return drawn
 
 
-def _count_values(values: pd.Series) -> str:
+def count_values(values: pd.Series) -> str:
     """Name each value that is not empty, with how often it occurs where that is more than once."""
     counts = values[values != ""].value_counts(sort=False)
     return "; ".join(f"{value} ({count}x)" if count > 1 else str(value) for value, count in counts.items())

@@ -68,6 +68,7 @@ def apply() -> None:
     fill_missing_values()
     ignore_warnings_of_chained_fills()
     measure_memory_of_gpus_only()
+    decay_weights_beside_a_list_of_regularizations()
     distributed.apply()
 
 
@@ -237,3 +238,30 @@ def _zero_for_other_devices(get_gpu_usage: Callable[..., str]) -> Callable[..., 
         return "0.0 / 0.0" if device is not None and device.type != "cuda" else get_gpu_usage(device)
 
     return usage
+
+
+def decay_weights_beside_a_list_of_regularizations() -> None:
+    """Let a model whose ``reg_weight`` is a list be trained with ``weight_decay``.
+
+    Where: ``recbole/trainer/trainer.py:169`` multiplies the two, for a warning that both are set.
+    Versions: all; HGN and SHAN with a ``weight_decay`` above 0 raise a TypeError.
+    Until: RecBole looks at the type.
+    """
+    from recbole.trainer import Trainer
+
+    _patches.wrap(Trainer, "_build_optimizer", _without_listed_reg_weight)
+
+
+def _without_listed_reg_weight(build: Callable[..., Any]) -> Callable[..., Any]:
+    def built(self: Any, **options: Any) -> Any:
+        config = self.config
+        if not isinstance(config["reg_weight"], list):
+            return build(self, **options)
+        # It reads nothing else of the configuration.
+        self.config = {"reg_weight": None}
+        try:
+            return build(self, **options)
+        finally:
+            self.config = config
+
+    return built

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pandas as pd
@@ -60,10 +61,95 @@ def test_only_data_with_dropped_interactions_left(tmp_path: Path) -> None:
 def test_the_columns_of_the_tables(tmp_path: Path) -> None:
     paths = {path.name: path for path in save_report(make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}}), tmp_path)}  # fmt: skip
     line = ["dataset", "drop", "model", "initialization"]
-    columns = {name: pd.read_csv(paths[name]).columns.to_list() for name in ("report.csv", "trials.csv", "tests.csv")}
+    columns = {
+        name: pd.read_csv(paths[name]).columns.to_list()
+        for name in ("report.csv", "runs.csv", "trials.csv", "tests.csv")
+    }
     assert columns["report.csv"] == [*line, "seeds", "role", "tuned", "recall@10", "recall@10 std",
                                      "recall@10 better_than", "recall@10 worse_than"]  # fmt: skip
-    assert columns["trials.csv"][:6] == [*line, "role", "seed"] and "item_std" in columns["trials.csv"]
-    assert columns["tests.csv"][:5] == [*line, "reference"] and columns["tests.csv"][-1] == "p_holm"
-    assert "| model | initialization | seeds | recall@10 |" in " ".join(paths["report.md"].read_text().split())
+    assert columns["runs.csv"][:6] == [*line, "role", "seed"] and "item_std" in columns["runs.csv"]
+    assert columns["trials.csv"] == [*line, "role", "seed", "trial", "tuned", "chosen", "valid_score", "best_epoch",
+                                     "epochs", "recall@10"]  # fmt: skip
+    assert columns["tests.csv"] == [*line, "reference", "of_model", "metric", "mean", "reference_mean", "users", "seeds",
+                                    "difference", "low", "high", "effect", "effect_low", "effect_high", "p", "wins",
+                                    "ties", "losses", "difference_seeds", "low_seeds", "high_seeds", "p_seeds",
+                                    "p_holm", "p_seeds_holm", "outcome"]  # fmt: skip
+    heading = "| model | initialization | seeds | recall@10 | against none |"
+    assert heading in " ".join(paths["report.md"].read_text().split())
     assert "<th>model</th><th>initialization</th>" in paths["report.html"].read_text()
+
+
+def test_both_tests_stand_side_by_side(tmp_path: Path) -> None:
+    lines = {name: {seed: hits(share, seed) for seed in (1, 2, 3)} for name, share in (("none", 0.1), ("var", 0.5))}
+    found = make_report(lines)
+    save_report(found, tmp_path)
+    (test,) = found.tests.itertuples()
+    (row,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| recall@10 |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[4:10] == [
+        f"{test.difference:+.4f}",
+        f"[{test.low:+.4f}, {test.high:+.4f}]",
+        f"[{test.low_seeds:+.4f}, {test.high_seeds:+.4f}]",
+        f"{test.p_holm:.2g}",
+        f"{test.p_seeds_holm:.2g}",
+        "better",
+    ]
+
+
+def test_the_verdict_opens_the_report(tmp_path: Path) -> None:
+    found = make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}})
+    save_report(found, tmp_path)
+    gain, seeds = found.verdict
+    text = (tmp_path / "report.md").read_text()
+    assert text.index("# Comparison of initializations") < text.index(gain.replace("<", "&lt;")) < text.index(seeds)
+    assert text.index(seeds) < text.index("| model")
+    page = (tmp_path / "report.html").read_text()
+    assert page.index(f'<p class="verdict">{seeds}</p>') < page.index("<table>")
+
+
+def test_what_the_untrained_model_scores(tmp_path: Path) -> None:
+    entries = [make_entry("none", 1, "a"), make_entry("var", 1, "b")]
+    measured = {"untrained_valid_score": 0.0123, "untrained_test_result": {"recall@10": 0.0456, "recall@20": 0.1}}
+    results = {"a": make_result(hits(0.1)), "b": make_result(hits(0.5), **measured)}
+    save_report(Report.of(entries, results, OPTIONS), tmp_path)
+    lines = [" ".join(line.split()) for line in (tmp_path / "report.md").read_text().splitlines()]
+    (start,) = [number for number, line in enumerate(lines) if line.startswith("| model | initialization | parameters")]
+    assert lines[start].startswith(
+        "| model | initialization | parameters | untrained validation score | untrained recall@10 | initialization (s) |"
+    )
+    assert lines[start + 2].startswith("| M | none | 7 | - | - |")
+    assert lines[start + 3].startswith("| M | var | 7 | 0.0123 | 0.0456 |")
+    save_report(Report.of(entries, {**results, "b": results["a"]}, OPTIONS), tmp_path)
+    assert "untrained" not in (tmp_path / "report.md").read_text()
+
+
+class _Boxes(HTMLParser):
+    """Collects the classes of the element in which each table and figure stands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[tuple[str, str]] = []
+        self.found: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("table", "svg"):
+            self.found.append((tag, self.open[-1][1]))
+        if tag in ("div", "figure", "details", "body", "svg", "table"):
+            self.open.append((tag, dict(attrs).get("class") or ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and tag == self.open[-1][0]:
+            self.open.pop()
+
+
+def test_what_is_wider_than_a_phone_scrolls_in_its_own_box(tmp_path: Path) -> None:
+    save_report(make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}, "": {1: hits(0.2)}}), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    boxes = _Boxes()
+    boxes.feed(page)
+    assert {tag for tag, _ in boxes.found} == {"table", "svg"} and len(boxes.found) >= 7
+    assert all("wide" in classes.split() for _, classes in boxes.found)
+    assert (
+        ".wide { overflow-x: auto; max-width: 100%; }" in page and "figure svg { max-width: 100%; height: auto;" in page
+    )
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page

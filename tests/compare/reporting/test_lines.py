@@ -2,7 +2,7 @@
 
 from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.reporting.lines import Line, ModelKey, Part, choose_complete
-from tests.compare.synthetic import TUNED, make_entry
+from tests.compare.synthetic import GRIDS, make_entry
 
 
 def entries_of_two_seeds() -> list[Entry]:
@@ -59,7 +59,7 @@ def test_messages_name_each_model_once_with_its_seeds() -> None:
 
 
 def test_a_grid_needs_one_trial_that_has_finished() -> None:
-    entries = [make_entry("none tuned", 1, "a", "b", tuned=TUNED)]
+    entries = [make_entry("none tuned", 1, "a", "b", grids=GRIDS)]
     assert choose_complete(entries, {"a"}, {"b"}).entries == entries
     assert choose_complete(entries, {"a"}, set()).entries == []
     assert choose_complete(entries, set(), {"a", "b"}).entries == []

@@ -6,7 +6,14 @@ import pytest
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
-from recbole_llminit.compare.reporting.statistics import holm, paired_test, user_differences
+from recbole_llminit.compare.reporting.statistics import (
+    correct_tests,
+    holm,
+    paired_seed_test,
+    paired_test,
+    seed_means,
+    user_differences,
+)
 
 
 def test_a_small_case_by_hand() -> None:
@@ -76,3 +83,64 @@ def test_a_user_with_several_rows_counts_once() -> None:
 def test_without_a_common_seed_there_is_nothing() -> None:
     differences, seeds = user_differences({1: series(a=1.0)}, {2: series(a=0.0)})
     assert len(differences) == 0 and seeds == ()
+
+
+def test_seeds_by_hand() -> None:
+    # Differences 1, 2, 3: mean 2, standard deviation 1, t = 2 / (1 / sqrt(3)); quantile 0.975 of t with 2 degrees: 4.3027.
+    found = paired_seed_test(pd.Series({1: 2.0, 2: 4.0, 3: 6.0}), pd.Series({3: 3.0, 2: 2.0, 1: 1.0, 4: 9.0}))
+    assert found.difference_seeds == 2
+    assert (found.low_seeds, found.high_seeds) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5), abs=1e-4)
+    assert found.p_seeds == pytest.approx(0.074180, abs=1e-6)
+
+
+def test_seeds_against_another_implementation() -> None:
+    first, second = np.random.default_rng(2).random((2, 5))
+    found = paired_seed_test(pd.Series(first), pd.Series(second))
+    oracle = stats.ttest_rel(first, second)
+    assert found.p_seeds == pytest.approx(oracle.pvalue, rel=1e-12)
+    assert (found.low_seeds, found.high_seeds) == pytest.approx(tuple(oracle.confidence_interval()), rel=1e-12)
+
+
+def test_fewer_than_three_seeds_are_not_tested() -> None:
+    found = paired_seed_test(pd.Series({1: 2.0, 2: 4.0, 5: 1.0}), pd.Series({1: 1.0, 2: 1.0, 4: 1.0}))
+    assert np.isnan([found.difference_seeds, found.low_seeds, found.high_seeds, found.p_seeds]).all()
+
+
+def test_the_mean_of_a_seed_counts_each_user_once() -> None:
+    found = seed_means({7: pd.Series([1.0, 0.0, 0.0], index=["a", "a", "b"]), 8: series(a=1.0, b=0.0)})
+    assert found.to_dict() == {7: 0.25, 8: 0.5}
+
+
+def test_the_outcome_needs_both_tests() -> None:
+    nan = float("nan")
+    tests = pd.DataFrame(
+        [
+            # difference, p, difference_seeds, p_seeds
+            (0.1, 0.001, 0.1, 0.001),
+            (-0.1, 0.001, -0.1, 0.001),
+            (0.1, 0.001, 0.1, 0.2),
+            (0.1, 0.2, 0.1, 0.001),
+            (0.1, 0.001, -0.1, 0.001),
+            (0.1, 0.001, nan, nan),
+            (-0.1, 0.2, nan, nan),
+        ],
+        columns=["difference", "p", "difference_seeds", "p_seeds"],
+        index=range(10, 17),
+    )
+    found = correct_tests(tests)
+    assert found["outcome"].to_list() == [
+        "better", "worse", "undecided", "undecided", "undecided", "better", "undecided"
+    ]  # fmt: skip
+    # Families of seven and of five: 0.001 x 7 and x 5.
+    assert found["p_holm"].to_list() == pytest.approx([0.007, 0.007, 0.007, 0.4, 0.007, 0.007, 0.4])
+    assert found["p_seeds_holm"].to_list()[:5] == pytest.approx([0.005, 0.005, 0.2, 0.005, 0.005])
+    assert found["p_seeds_holm"].isna().to_list() == [False] * 5 + [True] * 2 and list(found.index) == list(
+        range(10, 17)
+    )
+
+
+def test_holm_may_overturn_a_single_test() -> None:
+    family = {"difference": 0.1, "p": 0.001, "difference_seeds": 0.1}
+    tests = pd.DataFrame([{**family, "p_seeds": p} for p in (0.03, 0.04)])
+    assert correct_tests(tests)["outcome"].to_list() == ["undecided", "undecided"]
+    assert correct_tests(tests.iloc[:1])["outcome"].to_list() == ["better"]

@@ -99,6 +99,14 @@ def test_applying_again_changes_nothing() -> None:
     assert before == patched()
 
 
+def test_weight_decay_reaches_the_optimizer_beside_a_list_of_regularizations(tmp_path: Path) -> None:
+    columns = {"inter": ["user_id", "item_id", "timestamp"]}
+    settings = {"dataset": "tiny", "data_path": str(stock.DATA), "load_col": columns, "checkpoint_dir": str(tmp_path)}
+    trained = stock.run_stock("HGN", {**settings, "loss_type": "BPR", "epochs": 1, "weight_decay": 0.1})["trainer"]
+    assert trained.optimizer.param_groups[0]["weight_decay"] == 0.1
+    assert trained.config["reg_weight"] == [0.0, 0.0]
+
+
 def test_the_memory_of_a_cpu_is_not_asked_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     from recbole.utils import utils
 
@@ -135,6 +143,7 @@ after_import = attributes()
 
 tiny = {"dataset": "tiny", "data_path": str(stock.DATA), "load_col": {"inter": ["user_id", "item_id"]}, "epochs": 1}
 titles = {"inter": ["user_id", "item_id"], "item": ["item_id", "title"]}
+times = {"inter": ["user_id", "item_id", "timestamp"]}
 knowledge = {"inter": ["user_id", "item_id"], "link": ["item_id", "entity_id"], "kg": ["head_id", "relation_id", "tail_id"]}
 
 def train(model, **settings):
@@ -159,6 +168,9 @@ FAILURES: Mapping[str, tuple[str, str, bool]] = {
     ),
     "accept_former_dgl_arguments": (
         "build('KGAT', load_col=knowledge)", "unexpected keyword argument 'preserve_nodes'", find_spec("dgl") is not None
+    ),
+    "decay_weights_beside_a_list_of_regularizations": (
+        "train('HGN', loss_type='BPR', weight_decay=0.1, load_col=times)", "can't multiply sequence by non-int of type 'float'", True
     ),
     "import_quick_start": (
         "import recbole.quick_start", "has no attribute 'bool8'", NUMPY_2 and find_spec("ray") is not None
