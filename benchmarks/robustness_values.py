@@ -187,7 +187,8 @@ BAD_ARGS: Sequence[tuple[str, str]] = (
     *(("whiten", f"{{{text}}}") for text in ("smooth: 2", "smooth: -1", "smooth: abc", "popularity: abc",
                                              "popularity: nan", "center: abc", "exponent: .nan", "exponent: 1e308")),
     ("pca", "{popularity: -1}"), ("cca", "{shrinkage: -1}"), ("cca", "{shrinkage: 2}"), ("cca", "{shrinkage: abc}"),
-    ("auto", "{threshold: abc}"), ("auto", "{threshold: .nan}"), ("rand", "{foo: 1}"), ("rp", "{density: abc}"),
+    ("auto", "{threshold: 2}"), ("lae", "{lam: 0}"), ("lae", "{kappa: abc}"), ("lae", "{rho: .nan}"),
+    ("lae", "{memory: -1}"), ("lae", "{power: 2}"), ("rand", "{foo: 1}"), ("rp", "{density: abc}"),
     *(("noise", f"{{std: {text}}}") for text in ("0", "-1", "abc", ".inf", "1e-300")),
 )  # fmt: skip
 BAD_ENCODE: Mapping[str, Sequence[str]] = {

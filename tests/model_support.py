@@ -85,6 +85,7 @@ def support_of(name: str, store: Path) -> Support:
 
 def _shorten(message: str) -> str:
     """The reason of a refusal, without the model's name, the shapes, the counts of the tiny dataset and the remedy."""
+    message = re.sub(r": remove init_strategy, or take (.*), which is", r"; \1 is", message)
     message = re.sub(r"^\S+ has |: remove init_strategy.*$| \(\d+, \d+\)", "", message)
     return re.sub(r" \(\d+ rows; it has (.*)\)", r" (it has \1)", message)
 

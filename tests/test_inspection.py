@@ -124,18 +124,25 @@ def test_the_adjusted_correlation_is_that_of_cca(strategy: str, llm: dict[str, A
     assert "adjusted correlation" in str(vectors) and "adjusted correlation" not in str(initialized)
 
 
-@pytest.mark.parametrize("strategy", ["cca", "auto", "var"])
+@pytest.mark.parametrize("strategy", ["cca", "var"])
 def test_the_canonical_directions_are_computed_once(
     strategy: str, llm: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also for auto, which takes whiten on these data: what it looked at to decide is handed on."""
     moment, computed = CoConsumption.moment, []
     monkeypatch.setattr(CoConsumption, "moment", lambda *given: computed.append(1) or moment(*given))
-    vectors, *_, initialized = inspect_vectors(
-        Config("BPR", config_dict={**llm, "init_strategy": strategy, "embedding_size": 8})
-    ).parts
+    vectors = inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": strategy, "embedding_size": 8})).parts[0]
     assert computed == [1] and vectors.adjusted_correlation is not None
-    assert strategy != "auto" or "Whitening" in initialized.source
+
+
+@pytest.mark.parametrize("strategy", ["auto", "lae"])
+def test_the_adjusted_correlation_beside_a_strategy_of_clicks(strategy: str, llm: dict[str, Any]) -> None:
+    found, plain = (
+        inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": name, "embedding_size": 8})).parts
+        for name in (strategy, "var")
+    )
+    assert found[0].adjusted_correlation == plain[0].adjusted_correlation is not None
+    assert found[0].chosen == ()
+    assert [part.name for part in found] == [part.name for part in plain]
 
 
 def test_where_no_adjusted_correlation_can_be_measured(llm: dict[str, Any]) -> None:

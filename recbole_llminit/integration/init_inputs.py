@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 from recbole_llminit.encode.pipeline import provide_vectors
+from recbole_llminit.files import reason
 from recbole_llminit.initialization.initializer import InitSettings, fit_to_tables, initialize_embeddings_
 from recbole_llminit.initialization.report import InitReport
 from recbole_llminit.initialization.users import (
@@ -154,7 +155,19 @@ def model_sizes(config: Any) -> Mapping[str, int | list[int]]:
 
 def _score_std(config: Any, dataset: Any) -> Callable[[nn.Module], float | None]:
     scores = ModelScores(config, dataset)
-    return lambda model: scores.std(model) if scores.can_ask(model) else None
+
+    def ask(model: nn.Module) -> float | None:
+        try:
+            return scores.std(model) if scores.can_ask(model) else None
+        except Exception as error:
+            # A model may need for its scores what its training sets up.
+            _logger.warning(
+                f"{config['model']} gives no scores before its training ({reason(error)}): init_scale score goes by "
+                f"the products of user and item values"
+            )
+            return None
+
+    return ask
 
 
 def _warn_of_unused_keys(config: Any) -> None:

@@ -15,6 +15,8 @@ from scipy.linalg import get_lapack_funcs
 from scipy.sparse import csr_matrix
 from scipy.sparse.linalg import LinearOperator, cg
 
+from recbole_llminit.errors import LLMInitError
+
 Matrix = npt.NDArray[np.float32]
 Vector = npt.NDArray[np.float64]
 
@@ -134,7 +136,12 @@ class DenseInverseGram(InverseGram):
         gram[np.diag_indices(len(gram))] += np.float32(self.ridge)
         # Cholesky's needs a third of the operations of an inverse by elimination.
         factorize, invert = get_lapack_funcs(("potrf", "potri"), (gram,))
-        factor, _ = factorize(gram.T, lower=True, overwrite_a=True)
+        factor, failed = factorize(gram.T, lower=True, overwrite_a=True)
+        if failed:
+            raise LLMInitError(
+                f"init_strategy lae cannot invert the items' Gram matrix with lam and kappa at {self.ridge:g} in all, "
+                f"which is too small beside the clicks in float32: set init_args lam to a number such as 1"
+            )
         inverse, _ = invert(factor, lower=True, overwrite_c=True)
         lower: Matrix = np.tril(inverse)
         lower += np.tril(lower, -1).T
@@ -275,6 +282,13 @@ class ItemWeights:
         """The diagonal ``e``, shape ``[n_items]``: ``(1 + kappa diag(P C)) / diag(P)``."""
         correction: Vector = (1 + self.kappa * self.equations.prior_diagonal) / self.equations.inverse.diagonal
         return correction
+
+    @property
+    def are_known(self) -> npt.NDArray[np.bool_]:
+        """Which items have clicks or a say in the prior, shape ``[n_items]``: the weights of the others are 0."""
+        interactions, prior = self.equations.inverse.interactions, self.equations.prior
+        known = np.bincount(interactions.indices, minlength=interactions.shape[1]) > 0
+        return known if prior is None or not self.kappa else known | prior.left.any(axis=1)
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``B @ vectors``, shape ``[n_items, k]``."""

@@ -37,6 +37,8 @@ _HELD_OUT_USERS = 1000
 _MOST_ITEMS = 20_000
 # The leading components of the vectors hold what a text says; more of them cost time and memory on large catalogs.
 _MOST_FEATURES = 384
+# Of lam and kappa: beside larger ones the clicks are lost in the rounding errors of float32.
+_LARGEST = 1e6
 # Where no user has two clicks, so that none can be held out.
 _UNCHOSEN = Regularization(lam=25.0, kappa=75.0)
 
@@ -87,9 +89,9 @@ class LinearAutoencoder(Strategy):
     def __post_init__(self) -> None:
         check_number("rho", self.rho, "above 0", lambda value: value > 0)
         if self.lam is not None:
-            check_number("lam", self.lam, "above 0, or nothing", lambda value: value > 0)
+            check_number("lam", self.lam, f"above 0 and up to {_LARGEST:g}, or nothing", lambda value: 0 < value <= _LARGEST)
         if self.kappa is not None:
-            check_number("kappa", self.kappa, "from 0 on, or nothing", lambda value: value >= 0)
+            check_number("kappa", self.kappa, f"from 0 to {_LARGEST:g}, or nothing", lambda value: 0 <= value <= _LARGEST)
         check_number("power", self.power, "from 0 to 1", lambda value: 0 <= value <= 1)
         check_number("exponent", self.exponent, "from 0 to 1", lambda value: 0 <= value <= 1)
         check_number("memory", self.memory, "of GB, above 0", lambda value: value > 0)

@@ -56,7 +56,8 @@ class ScoreFactors:
                 f"is made from vary in no more; set the table's size (embedding_size, hidden_size) <= {limit}, or take "
                 f"another strategy"
             )
-        self._directions, self._roots = signed(directions), np.sqrt(values)
+        # A row of rounding errors would count as a value.
+        self._directions, self._roots = signed(directions) * weights.are_known[:, None], np.sqrt(values)
 
     def leading(self, n_components: int) -> Factors:
         """Return items ``V sqrt(s)`` and users ``D^-power X B V / sqrt(s)`` of the leading components."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from recbole_llminit.initialization.rows import Rows, reduce_rows
-from recbole_llminit.strategies.base import Affine, Columns, Drawn
+from recbole_llminit.strategies.base import Affine, Columns, Drawn, Factors
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 
@@ -28,3 +28,13 @@ def test_missing_rows_are_filled_with_the_mean_and_padding_stays_without_a_value
     assert filled.values is rows.values and filled.values.tolist()[1:] == [[1, 3], [5, 7], [9, 11]]
     assert filled.has_value.tolist() == [False, True, True, True]
     assert rows.has_value.tolist() == [False, True, False, True]
+
+
+def test_factors_are_copied_and_rows_of_zeros_have_no_value(embed: Callable[..., AlignedEmbeddings]) -> None:
+    """Whether an item has a vector does not matter: its clicks alone may have given it a value."""
+    factors = Factors(np.array([[9, 9], [1, 2], [3, 4], [0, 0]], dtype=np.float32), np.zeros((2, 2), dtype=np.float32))
+    rows = reduce_rows(embed([1, 2, 3], None, [7, 8, 9]), factors, 2)
+    assert rows.values.tolist() == [[0, 0], [1, 2], [3, 4], [0, 0]]
+    assert rows.has_value.tolist() == [False, True, True, False]
+    rows.multiply_(2)
+    assert factors.items.tolist() == [[9, 9], [1, 2], [3, 4], [0, 0]]

@@ -17,11 +17,21 @@ from torch import nn
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initialization.rows import Rows
-from recbole_llminit.initialization.users import Aggregation, FromItems, FromModel, FromVectors, aggregate_users
+from recbole_llminit.initialization.users import (
+    Aggregation,
+    FromItems,
+    FromModel,
+    FromStrategy,
+    FromVectors,
+    aggregate_users,
+)
 from recbole_llminit.integration.patches import compat
+from recbole_llminit.strategies.auto import Auto
+from recbole_llminit.strategies.base import Columns, Factors
+from recbole_llminit.strategies.linear_autoencoder import LinearAutoencoder
 from recbole_llminit.strategies.noise import Noise
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
-from tests.initialization.toy_model import ToyModel, initialize
+from tests.initialization.toy_model import INTERACTIONS, ToyModel, initialize
 from tests.messages import naming
 
 Embed = Callable[..., AlignedEmbeddings]
@@ -165,8 +175,31 @@ def test_users_of_another_space_are_refused(embed: Embed, vectors: AlignedEmbedd
     users = FromVectors(embed([1, 2, 3], [4, 5, 6], tokens=["u1", "u2"]))
     with pytest.raises(LLMInitError, match="users' vectors in vectors .*3 dimensions.* items' in vectors 4.*encoder"):
         initialize(ToyModel(), vectors, user=users)
-    with pytest.raises(LLMInitError, match=naming("init_user is vectors", "Noise(std=0.05)", "no vectors", "mean")):
-        initialize(ToyModel(), vectors, Noise(), user=users)
+    for strategy in (Noise(), LinearAutoencoder(), Auto()):
+        facts = naming("init_user is vectors", repr(strategy), "no values of a vector alone", "mean", "none")
+        with pytest.raises(LLMInitError, match=facts):
+            initialize(ToyModel(), vectors, strategy, user=users)
+
+
+def factors() -> Factors:
+    """Values of the toy model's items and users, of which the third item and the second user have none."""
+    items = np.array([[7, 7], [1, 2], [3, 4], [0, 0]], dtype=np.float32)
+    return Factors(items, np.array([[0, 0], [5, 6], [0, 0]], dtype=np.float32))
+
+
+def test_users_at_the_factors_of_the_strategy() -> None:
+    """A row of zeros is no value."""
+    users = FromStrategy().rows(Rows.of_nonzero(factors().items), INTERACTIONS, factors())
+    assert users.values.tolist() == [[0, 0], [5, 6], [0, 0]] and users.has_value.tolist() == [False, True, False]
+    assert not FromStrategy().follows_items(factors()) and FromStrategy().describe(factors()) == "factors"
+
+
+def test_users_of_a_strategy_without_users_are_the_mean() -> None:
+    items, reduction = Rows.of_nonzero(factors().items), Columns((0, 1))
+    users = FromStrategy().rows(items, INTERACTIONS, reduction)
+    assert users.values[1].tolist() == [2, 3] and users.has_value.tolist() == [False, True, False]
+    assert FromStrategy().follows_items(reduction)
+    assert FromStrategy().describe(reduction) == FromStrategy().label == "mean"
 
 
 def test_users_by_degree(vectors: AlignedEmbeddings) -> None:

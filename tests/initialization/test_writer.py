@@ -8,7 +8,7 @@ import torch
 
 from recbole_llminit.initialization.embedding_table import EmbeddingTable
 from recbole_llminit.initialization.rows import Rows
-from recbole_llminit.initialization.writer import write_rows_
+from recbole_llminit.initialization.writer import rewrite_rows_, write_rows_
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 from tests.initialization.toy_model import ToyModel, initialize
 
@@ -59,3 +59,25 @@ def test_values_and_standard_deviations_do_not_depend_on_the_blocks(
     assert torch.equal(weight.detach(), torch.from_numpy(np.where(has_value[:, None], values, before)))
     assert report.std_before == pytest.approx(before[has_value].std(), rel=1e-5)
     assert report.std_after == pytest.approx(values[has_value].std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("block_rows", [2, 8192])
+def test_rows_are_written_once_more_by_a_factor(monkeypatch: pytest.MonkeyPatch, block_rows: int) -> None:
+    """Only those with a value; the factor is that of the values, not of what stands in the table."""
+    monkeypatch.setattr("recbole_llminit.initialization.rows.BLOCK_ROWS", block_rows)
+    weight = torch.nn.Parameter(torch.full((4, 2), 7.0))
+    rows = Rows(np.array([[0, 0], [1, 2], [0, 0], [3, 4]], dtype=np.float32), np.array([False, True, False, True]))
+    table = EmbeddingTable("items", "item", weight, rows=4)
+    for factor in (3, 0.5):
+        rewrite_rows_(table, rows, factor)
+        expected = [[7, 7], [factor, 2 * factor], [7, 7], [3 * factor, 4 * factor]]
+        assert weight.tolist() == expected
+    assert rows.values.tolist() == [[0, 0], [1, 2], [0, 0], [3, 4]]
+    assert weight.requires_grad and weight.is_leaf and weight.grad is None
+
+
+def test_rows_of_a_part_of_a_table_in_half_precision_are_written_once_more() -> None:
+    weight = torch.nn.Parameter(torch.zeros(5, 2, dtype=torch.float16))
+    rows = Rows(np.array([[0, 0], [1, 2]], dtype=np.float32), np.array([False, True]))
+    rewrite_rows_(EmbeddingTable("both", "item", weight, first=3, rows=2), rows, 2)
+    assert weight.tolist() == [[0, 0]] * 4 + [[2, 4]]

@@ -21,8 +21,11 @@ from recbole_llminit.cli import main
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.initialization.report import InitReport
 from recbole_llminit.initialization.tables import find_embedding_tables
+from recbole_llminit.integration.model import build_model
+from recbole_llminit.integration.model_scores import ModelScores
 from recbole_llminit.integration.model_support import list_models
-from tests.all_models import MODELS, NAMED, first_loss, settings_of, stand_ins
+from recbole_llminit.strategies.linear_autoencoder import LinearAutoencoder
+from tests.all_models import MODELS, NAMED, first_loss, prepare, settings_of, stand_ins
 from tests.messages import logged
 from tests.model_support import DOCUMENT, in_document, support_of, write_wide_store
 
@@ -172,6 +175,50 @@ def assert_what_is_written_is_read(model: Any, train_data: Any) -> None:
             break
     for table in written:
         assert parameters[table].grad.abs().sum() > 0, f"{table} is written, and the model does not read it"
+
+
+# A width has to be one of the 30 directions of the tiny dataset's clicks.
+NARROW: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("GRU4RecKG", "KSR"), {}),
+    **dict.fromkeys(("MultiDAE", "MultiVAE", "RaCT"), {"mlp_hidden_size": [16]}),
+    "DiffRec": {"dims_dnn": [16]},
+    "LDiffRec": {"in_dims": [16, 8]},
+    "DMF": {key: [16, 16] for key in ("user_hidden_size_list", "item_hidden_size_list")}
+    | {"user_embedding_size": 16, "item_embedding_size": 16},
+    "GCMC": {"gcn_output_dim": 16},
+    "NeuMF": {"mf_embedding_size": 16, "mlp_embedding_size": 16},
+    "NNCF": {"ui_embedding_size": 16, "neigh_embedding_size": 16},
+    "RecVAE": {"hidden_dimension": 16, "latent_dimension": 16},
+}
+
+
+@pytest.mark.parametrize("name", INITIALIZED)
+def test_every_model_is_initialized_from_the_factors(name: str, wide: tuple[Path, dict[str, np.ndarray]]) -> None:
+    """The tables of the items, and of the users where there are any, by the scale of the model's own scores."""
+    settings = {"init_strategy": "lae", "init_args": {"lam": 5, "kappa": 20}, "init_scale": "score",
+                "llm_embedding": str(wide[0]), **NARROW.get(name, {"embedding_size": 16, "hidden_size": 16})}  # fmt: skip
+    if name in NAMED:
+        settings["init_tables"] = NAMED[name]
+    config, train_data = prepare(name, **settings)
+    init_seed(config["seed"], config["reproducibility"])
+    stock = MODELS[name][1](config, train_data._dataset)
+    after_stock = random_states()
+    init_seed(config["seed"], config["reproducibility"])
+    model = build_model(config, train_data._dataset)
+    assert random_states() == after_stock
+    report, before = model.init_report, dict(stock.named_parameters())
+    assert report.user == "factors" and report.scale == "score"
+    # The tables that var fills.
+    described = [re.sub(r" \(n_\w+ x .*", "", table) for table in COMMITTED[name].written.split("; ")]
+    assert [re.sub(r"\[\d+:\d+\]", f"[{table.side}s]", table.label) for table in report.tables] == described
+    written = {table.name for table in report.tables}
+    for key, value in model.named_parameters():
+        assert torch.isfinite(value).all(), key
+        assert torch.equal(value, before[key]) != (key in written), key
+    assert all(table.unit or 1e-3 < table.std_after < 10 for table in report.tables)
+    scores = ModelScores(config, train_data._dataset)
+    if name in ("BPR", "LightGCN", "SGL", "FPMC", "GRU4Rec", "CKE", "MCCLK"):
+        assert scores.std(model) == pytest.approx(LinearAutoencoder.score_std, rel=0.03)
 
 
 # Three general, four sequential, three context-aware, four knowledge-aware.

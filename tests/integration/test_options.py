@@ -13,7 +13,9 @@ from recbole_llminit.encode.options import EncodeOptions
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.integration.config import Config
 from recbole_llminit.integration.options import InitOptions
+from recbole_llminit.strategies.linear_autoencoder import LinearAutoencoder
 from recbole_llminit.strategies.selection import Uniform, Variance
+from tests.messages import naming
 from tests.stock import stock_config
 
 
@@ -103,11 +105,11 @@ def test_a_stock_configuration_is_read_as_well() -> None:
 
 def test_unknown_strategy() -> None:
     refused(
-        r"init_strategy.*'varience'.*'var'.*rand, uni, var, prefix, pca, whiten, cca, rp, auto, noise",
+        r"init_strategy.*'varience'.*'var'.*rand, uni, var, prefix, pca, whiten, cca, rp, lae, auto, noise",
         init_strategy="varience",
     )
     refused(
-        "init_strategy.*True.*none.*rand, uni, var, prefix, pca, whiten, cca, rp, auto, noise",
+        "init_strategy.*True.*none.*rand, uni, var, prefix, pca, whiten, cca, rp, lae, auto, noise",
         init_strategy=True,
     )
 
@@ -150,7 +152,7 @@ def test_values_that_are_refused() -> None:
     refused("init_args.*7.*'var'", init_strategy="var", init_args={7: 2})
 
 
-@pytest.mark.parametrize("model", ["EASE", "ItemKNN", "Pop"])
+@pytest.mark.parametrize("model", ["ItemKNN", "Pop", "NCEPLRec"])
 def test_closed_form_models_are_refused_at_once(model: str) -> None:
     refused(
         rf"{model} has no trainable user or item table \(closed form\): remove init_strategy or choose a model that has one",
@@ -211,3 +213,55 @@ def test_users_start_at_an_aggregation_or_at_a_file(tmp_path: Path) -> None:
     refused("init_user.*users/own.npy.*mean, degree, idf, none.*path", init_strategy="var", init_user="users/own.npy")  # fmt: skip
     refused("init_user.*users.npy.*'noise'.*mean, degree, idf or none", init_strategy="noise", init_user=tmp_path / "users.npy")  # fmt: skip
     refused("init_user.*'degre'.*'degree'", init_strategy="var", init_user="degre")
+
+
+def test_users_start_as_a_strategy_of_clicks_says(tmp_path: Path) -> None:
+    assert options(init_strategy="lae").user is options(init_strategy="auto").user is None
+    assert options(init_strategy="lae", init_user="mean").user == "mean"
+    assert options(init_strategy="lae", init_user="none").user == options(init_strategy="lae", init_user=None).user
+    assert options(init_strategy="lae", init_user="none").user == "none"
+    (tmp_path / "users.npy").touch()
+    assert options(init_strategy="lae", init_user=tmp_path / "users.npy").user == tmp_path / "users.npy"
+
+
+def test_ease_takes_lae_alone_and_nothing_of_tables() -> None:
+    assert options(init_strategy="lae", init_args={"lam": 5}).strategy == LinearAutoencoder(lam=5)
+    config = Config("EASE", "ml-100k", config_dict={"init_strategy": "lae", "init_shuffle": True})
+    assert InitOptions.from_config(config).shuffle
+    for strategy in ("var", "auto", "noise"):
+        refused(naming("EASE", "closed form", "init_strategy: lae"), model="EASE", init_strategy=strategy)
+    unread = {"init_scale": "score", "init_user": "mean", "init_missing": "mean", "init_trainable": False,
+              "init_tables": {"item": ["item_similarity"]}}  # fmt: skip
+    for key, value in unread.items():
+        facts = naming(key, repr(value), "EASE", "no tables", "remove it")
+        refused(facts, model="EASE", init_strategy="lae", **{key: value})
+    assert Config("EASE", "ml-100k")["model"] == "EASE"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "expected"),
+    [
+        ("lam", 0, "above 0"),
+        ("lam", -1, "above 0"),
+        ("lam", "much", "above 0"),
+        ("lam", True, "above 0"),
+        ("lam", float("inf"), "above 0"),
+        ("kappa", -1, "from 0 to 1e+06"),
+        ("kappa", [1], "from 0 to 1e+06"),
+        ("kappa", float("nan"), "from 0 to 1e+06"),
+        ("lam", 1e300, "up to 1e+06"),
+        ("rho", 0, "above 0"),
+        ("rho", None, "above 0"),
+        ("power", 1.5, "from 0 to 1"),
+        ("power", -0.5, "from 0 to 1"),
+        ("exponent", 2, "from 0 to 1"),
+        ("memory", 0, "GB, above 0"),
+        ("memory", "4 GB", "GB, above 0"),
+    ],
+)
+def test_bad_arguments_of_lae(argument: str, value: Any, expected: str) -> None:
+    refused(naming(f"init_args {argument} is {value!r}", expected), init_strategy="lae", init_args={argument: value})
+
+
+def test_the_threshold_of_auto_is_gone() -> None:
+    refused(naming("'threshold'", "'auto'", "takes none"), init_strategy="auto", init_args={"threshold": 2})

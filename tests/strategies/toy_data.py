@@ -71,3 +71,17 @@ def neighbors(interactions: csr_matrix) -> npt.NDArray[np.float64]:
                 table[item, other] += 1 / (len(items) - 1)
     sums = table.sum(axis=1, keepdims=True)
     return np.divide(table, sums, out=np.zeros_like(table), where=sums > 0)
+
+
+def tastes(
+    n_users: int = 150, n_items: int = 60, clicks: int = 4, n_tastes: int = 6, noise: float = 0.1
+) -> tuple[csr_matrix, npt.NDArray[np.float64]]:
+    """Users who click items of one of several tastes each, and vectors of the items that say it, in 12 dimensions."""
+    generator = np.random.default_rng(0)
+    histories = [
+        1 + generator.choice(np.arange(user % n_tastes, n_items, n_tastes), min(clicks, n_items // n_tastes), False)
+        for user in range(n_users)
+    ]
+    centers = generator.normal(size=(n_tastes, WIDTH))
+    vectors = centers[np.arange(n_items) % n_tastes] + noise * generator.normal(size=(n_items, WIDTH))
+    return interactions_of(*histories, n_items=n_items), vectors
