@@ -28,6 +28,9 @@ _TYPES: dict[str, Any] = {
     "valid_score_bigger": bool,
     "init_report": dict | None,
 }
+UNTRAINED_TYPES: dict[str, Any] = {"untrained_valid_score": int | float, "untrained_test_result": dict}
+"""The keys of the untrained model and the types of their values: not in trials of an earlier version, or of EASE."""
+
 _CURVE_KEYS = ("epoch", "score", "seconds")
 _USER_COLUMNS = ["user_id", "train_interactions"]
 _RANK_COLUMNS = ["user_id", "item_id", "item_interactions", "rank"]
@@ -136,6 +139,9 @@ def _check_content(content: Mapping[str, Any], path: Path) -> None:
         raise LLMInitError(f"the trial {path} has {content['format']!r} as its format, this version reads {FORMAT}")
     for key, expected in _TYPES.items():
         if not isinstance(content[key], expected):
+            raise LLMInitError(f"the trial {path} has {content[key]!r} as {key}")
+    for key, expected in UNTRAINED_TYPES.items():
+        if key in content and not isinstance(content[key], expected):
             raise LLMInitError(f"the trial {path} has {content[key]!r} as {key}")
     if not all(isinstance(point[key], int | float) for point in content["curve"] for key in _CURVE_KEYS):
         raise LLMInitError(f"the trial {path} has a curve of other points than {', '.join(_CURVE_KEYS)}")

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recbole_llminit.compare.trial import FORMAT, Trial, TrialResult, write_result
+from recbole_llminit.compare.trial import FORMAT, UNTRAINED_TYPES, Trial, TrialResult, write_result
 from recbole_llminit.errors import LLMInitError
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class _Training:
     curve : list of dict
         Epoch, score and seconds of each validation.
     seconds : float
-        The seconds from the start of the run to the end of its test.
+        The seconds from the start of the run to the end of its test. They, and those of the curve, leave out the
+        evaluation of the untrained model.
     peak_memory : int or None
         The most memory that the process has held until then, in bytes.
     """
@@ -115,10 +116,15 @@ def _train(trial: Trial, scratch: Path) -> _Training:
         trial.dataset,
         config_dict={**trial.settings, "checkpoint_dir": str(scratch), "show_progress": False},
         callback_fn=record_validation,
+        untrained=True,
     )
+    seconds = time.perf_counter() - began
     if not curve:
         raise LLMInitError("no epoch was validated, and a comparison chooses by validation: check epochs and split")
-    return _Training(result, curve, time.perf_counter() - began, _peak_memory())
+    # A run without this evaluation takes as much less time, and the curve begins after it.
+    extra = result.get("untrained_seconds", 0.0)
+    curve = [{**point, "seconds": point["seconds"] - extra} for point in curve]
+    return _Training(result, curve, seconds - extra, _peak_memory())
 
 
 def _check_evaluation(test_result: Mapping[str, float], evaluation: UserEvaluation) -> None:
@@ -161,6 +167,7 @@ def _describe_training(training: _Training) -> dict[str, Any]:
         "peak_memory_bytes": training.peak_memory,
         "curve": training.curve,
         **{key: training.result[key] for key in kept},
+        **{key: training.result[key] for key in UNTRAINED_TYPES if key in training.result},
         "init_report": None if report is None else report.to_dict(),
     }
 

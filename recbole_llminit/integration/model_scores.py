@@ -70,7 +70,7 @@ class ModelScores:
         n_items = self._dataset.item_num
         step = max(1, _SCORES // n_items)
         device = self._config["device"]
-        with _untouched(model), torch.no_grad():
+        with untouched(model), torch.no_grad():
             model.to(device).eval()
             for first in range(0, len(rows), step):
                 asked = self._interaction(torch.from_numpy(rows[first : first + step]))
@@ -92,8 +92,15 @@ class ModelScores:
 
 
 @contextlib.contextmanager
-def _untouched(model: Any) -> Iterator[None]:
-    """Give a model back as it was, its caches and its mode included, and with it the random state."""
+def untouched(model: Any) -> Iterator[None]:
+    """Give a model back as it was, its caches and its mode included, and with it the random state.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model that is asked and not trained meanwhile: what its modules hold is put back, not what stands within it,
+        so that a parameter that is changed in place stays changed.
+    """
     attributes = {module: dict(module.__dict__) for module in model.modules()}
     states = random.getstate(), np.random.get_state()  # noqa: NPY002  RecBole's own state
     with torch.random.fork_rng(range(torch.cuda.device_count())):

@@ -38,6 +38,7 @@ def run_recbole_llminit(
     callback_fn: Callable[[int, float], None] | None = None,
     resume: str | Path | None = None,
     trust_pickles: bool = False,
+    untrained: bool = False,
 ) -> dict[str, Any]:
     """Train and test a RecBole model, initialized from LLM embeddings where ``init_strategy`` says so.
 
@@ -57,12 +58,17 @@ def run_recbole_llminit(
     trust_pickles : bool
         Whether the checkpoints and saved datasets that the configuration names may hold any class, which can run code
         when they are read; see `load_data_and_model`.
+    untrained : bool
+        Whether the model is also evaluated before its training, which changes nothing in what is trained. Not done for
+        models that are not trained by gradients (EASE, Pop, trees) and for a resumed run.
 
     Returns
     -------
     dict
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``; and
-        ``init_report``, an `InitReport`, or None for a stock run and for a resumed one.
+        ``init_report``, an `InitReport`, or None for a stock run and for a resumed one. Where the untrained model was
+        evaluated, also ``untrained_valid_score``, ``untrained_test_result``, and ``untrained_seconds``, which that
+        took.
 
     Raises
     ------
@@ -80,7 +86,7 @@ def run_recbole_llminit(
     read = functools.partial(Config, model, dataset, config_file_list)
     run = functools.partial(
         _run, read, config_dict, arguments, saved=saved, callback_fn=callback_fn, resume=resume,
-        trust_pickles=trust_pickles,
+        trust_pickles=trust_pickles, untrained=untrained,
     )  # fmt: skip
     return _start_processes(run, functools.partial(read, config_dict, arguments))
 
@@ -117,6 +123,7 @@ def _run(
     callback_fn: Callable[[int, float], None] | None,
     resume: str | Path | None,
     trust_pickles: bool,
+    untrained: bool,
     config: Config | None = None,
     launch: Launch | None = None,
 ) -> dict[str, Any]:
@@ -131,8 +138,9 @@ def _run(
         options = prepare_run(config, ranks, saved=saved, resume=None if resume is None else Path(resume))
         _logger.info(config)
         result = train_and_test(
-            config, options, ranks, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume
-        )
+            config, options, ranks, saved=saved, verbose=True, callback_fn=callback_fn, resume=resume,
+            untrained=untrained,
+        )  # fmt: skip
     _logger.info("The running environment of this training is as follows:\n" + get_environment(config).draw())
     _logger.info(set_color("best valid ", "yellow") + f": {result['best_valid_result']}")
     _logger.info(set_color("test result", "yellow") + f": {result['test_result']}")

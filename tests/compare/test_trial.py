@@ -40,6 +40,7 @@ def test_a_finished_trial_is_read_whole(trial: Path) -> None:
         ("has '3' as seconds", lambda content: content.update(seconds="3")),
         ("has None as curve", lambda content: content.update(curve=None)),
         ("curve of other points than epoch, score, seconds", lambda content: content["curve"][0].update(score="x")),
+        ("has None as untrained_test_result", lambda content: content.update(untrained_test_result=None)),
         ("cannot be read.*seconds", lambda content: content["curve"][0].pop("seconds")),
         ("cannot be read.*settings", lambda content: content.pop("settings")),
     ],
@@ -51,6 +52,14 @@ def test_a_file_of_another_form_is_an_error(trial: Path, match: str, change: Cha
     with pytest.raises(LLMInitError, match=match) as caught:
         read_trial(trial.parent, trial.stem)
     assert str(trial) in str(caught.value)
+
+
+def test_a_trial_of_an_earlier_version_has_no_untrained_model(trial: Path) -> None:
+    content = json.loads(trial.read_text())
+    del content["untrained_valid_score"], content["untrained_test_result"]
+    trial.write_text(json.dumps(content))
+    result = read_trial(trial.parent, trial.stem)
+    assert result is not None and result.content == content
 
 
 @pytest.mark.parametrize("part", ["users", "ranks"])

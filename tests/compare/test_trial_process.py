@@ -13,7 +13,9 @@ from recbole_llminit.compare.plan import make_plan
 from recbole_llminit.compare.trial import Trial
 from recbole_llminit.compare.trial_process import run_trial
 from recbole_llminit.errors import LLMInitError
-from tests.compare.small_comparison import ONE_TRIAL
+from recbole_llminit.integration import quick_start
+from recbole_llminit.integration.quick_start import run_recbole_llminit
+from tests.compare.small_comparison import ONE_TRIAL, read_json
 
 
 @pytest.fixture
@@ -31,6 +33,24 @@ def test_a_trial_leaves_its_three_files_alone(trial: Trial, tmp_path: Path) -> N
     suffixes = ("json", "ranks.parquet", "users.parquet")
     assert sorted(path.name for path in folder.iterdir()) == [f"{trial.name}.{suffix}" for suffix in suffixes]
     assert Path.cwd() == tmp_path
+
+
+def test_the_untrained_model_is_measured_outside_of_the_seconds(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if its evaluation had taken a thousand seconds more."""
+
+    def run(*arguments: Any, **options: Any) -> dict[str, Any]:
+        result = run_recbole_llminit(*arguments, **options)
+        return {**result, "untrained_seconds": result["untrained_seconds"] + 1000}
+
+    monkeypatch.setattr(quick_start, "run_recbole_llminit", run)
+    run_trial(trial, tmp_path)
+    content = read_json(tmp_path / f"{trial.name}.json")
+    assert 0 < content["seconds"] + 1000 < content["wall_seconds"]
+    assert 0 < content["curve"][0]["seconds"] + 1000 <= content["seconds"] + 1000
+    assert 0 <= content["untrained_valid_score"] <= 1
+    assert content["untrained_test_result"].keys() == content["test_result"].keys()
 
 
 def test_a_trial_without_a_validation_is_an_error(trial: Trial, tmp_path: Path) -> None:

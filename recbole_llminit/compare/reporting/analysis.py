@@ -11,7 +11,15 @@ import pandas as pd
 
 from recbole_llminit.compare.options import Role
 from recbole_llminit.compare.reporting.lines import LINE_COLUMNS, Line
-from recbole_llminit.compare.reporting.results import LineResults, Results, describe_training, each_result, score_sign
+from recbole_llminit.compare.reporting.results import (
+    EPOCH_0,
+    LineResults,
+    Results,
+    describe_epoch_0,
+    describe_training,
+    each_result,
+    score_sign,
+)
 from recbole_llminit.compare.reporting.statistics import (
     correct_tests,
     paired_seed_test,
@@ -76,7 +84,13 @@ def tabulate_tests(results: Results, metrics: Sequence[str]) -> pd.DataFrame:
     are a family; see `correct_tests`.
     """
     rows = [
-        {**line._asdict(), "reference": other.name, "of_model": line.model == other.model, "metric": metric, **tested}
+        {
+            **line._asdict(),
+            "reference": of_other.name(other),
+            "of_model": _has_model_of(line, other, of_other.role),
+            "metric": metric,
+            **tested,
+        }
         for line, of_line in results.items()
         for other, of_other in results.items()
         if _is_tested(line, of_line.role, other, of_other.role)
@@ -106,7 +120,7 @@ def tabulate_strata(results: Results, options: Mapping[str, Any], metrics: Seque
         for side, by_seed in by_side.items():
             means = pd.concat(by_seed).groupby(level=0, observed=False).mean().reset_index()
             means = means[means["count"] > 0]
-            for place, (column, value) in enumerate({**line._asdict(), "side": side}.items()):
+            for place, (column, value) in enumerate({**line._asdict(), "role": of_line.role, "side": side}.items()):
                 means.insert(place, column, value)
             frames.append(means.astype({"stratum": object}))
     return pd.concat(frames, ignore_index=True)
@@ -116,14 +130,16 @@ def tabulate_efficiency(results: Results, metrics: Sequence[str]) -> pd.DataFram
     """Return a row for each line: parameters, times and memory, medians over the seeds.
 
     It also says when the line reaches the best validation score of the stock initialization with the same seed, and
-    what the untrained model scores at validation and in these metrics at test, where the trials have measured that.
+    what the model scores at epoch 0 (at validation, and in these metrics at test), as means over the seeds, where the
+    trials have measured that.
     """
+    at_start = [f"{EPOCH_0} {name}" for name in ("valid_score", *metrics)]
     rows = []
     for line, of_line in results.items():
         stock = results.get(line._replace(initialization="none"))
         stock_by_seed = stock.by_seed if stock else {}
         measured = [
-            _measure_efficiency(result.content, stock_by_seed.get(seed), metrics)
+            {**_measure_efficiency(result.content, stock_by_seed.get(seed)), **describe_epoch_0(result.content)}
             for seed, result in of_line.by_seed.items()
         ]
         frame = pd.DataFrame(measured).astype(float)
@@ -131,7 +147,10 @@ def tabulate_efficiency(results: Results, metrics: Sequence[str]) -> pd.DataFram
         rows.append(
             {
                 **line._asdict(),
-                **frame.median().to_dict(),
+                "role": of_line.role,
+                **frame.drop(columns=frame.columns[frame.columns.str.startswith(EPOCH_0)]).median().to_dict(),
+                # As in the table of the report.
+                **frame[frame.columns.intersection(at_start, sort=False)].mean().to_dict(),
                 "seeds_at_limit": int(frame["at_limit"].sum()),
                 # A seed that never gets there counts as later than any that does.
                 **{key: _median_or_never(frame[key]) for key in ("epochs_to_stock", "seconds_to_stock")},
@@ -148,11 +167,11 @@ def tabulate_curves(results: Results) -> pd.DataFrame:
     Epoch 0 is the untrained model; it is there where the trial has measured it, without seconds.
     """
     rows = [
-        {**line._asdict(), "seed": seed, **point}
+        {**line._asdict(), "role": results[line].role, "seed": seed, **point}
         for line, seed, result in each_result(results)
         for point in (*_untrained_point(result.content), *result.content["curve"])
     ]
-    return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "seed", *_CURVE_COLUMNS])
+    return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "role", "seed", *_CURVE_COLUMNS])
 
 
 def tabulate_spectra(results: Results) -> pd.DataFrame:
@@ -165,6 +184,7 @@ def tabulate_spectra(results: Results) -> pd.DataFrame:
             rows.append(
                 {
                     **line._asdict(),
+                    "role": results[line].role,
                     "seed": seed,
                     "table": table["label"],
                     "side": table["side"],
@@ -173,7 +193,7 @@ def tabulate_spectra(results: Results) -> pd.DataFrame:
                     "singular_values": list(spectrum.singular_values),
                 }
             )
-    return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "seed", *_SPECTRUM_COLUMNS])
+    return pd.DataFrame(rows, columns=[*LINE_COLUMNS, "role", "seed", *_SPECTRUM_COLUMNS])
 
 
 def _cut_off(metric: str) -> str:
@@ -183,10 +203,15 @@ def _cut_off(metric: str) -> str:
 def _is_tested(line: Line, role: Role, other: Line, other_role: Role) -> bool:
     if line.part != other.part:
         return False
-    same_model = line.model == other.model
+    same_model = _has_model_of(line, other, other_role)
     if role == "llm":
         return other_role == "baseline" or (same_model and other_role != "llm")
     return role == "control" and other_role == "stock" and same_model
+
+
+def _has_model_of(line: Line, other: Line, other_role: Role) -> bool:
+    """Whether another line is an initialization of the same model; a baseline is none, whatever it is called."""
+    return line.model == other.model and other_role != "baseline"
 
 
 def _test_pair(first: Mapping[int, pd.Series], second: Mapping[int, pd.Series]) -> list[dict[str, Any]]:
@@ -210,9 +235,7 @@ def _by_seed(results: LineResults, metric: str) -> dict[int, pd.Series]:
     return {seed: result.users.set_index("user_id")[metric] for seed, result in results.by_seed.items()}
 
 
-def _measure_efficiency(
-    content: Mapping[str, Any], stock: TrialResult | None, metrics: Sequence[str]
-) -> dict[str, Any]:
+def _measure_efficiency(content: Mapping[str, Any], stock: TrialResult | None) -> dict[str, Any]:
     reached = None if stock is None else _reach(content, stock.content["best_valid_score"])
     epochs_to_stock, seconds_to_stock = reached or (None, None)
     training = describe_training(content)
@@ -225,16 +248,7 @@ def _measure_efficiency(
         "at_limit": training["at_limit"],
         "epochs_to_stock": epochs_to_stock,
         "seconds_to_stock": seconds_to_stock,
-        **_measure_untrained(content, metrics),
     }
-
-
-def _measure_untrained(content: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, float]:
-    """Return the scores of the untrained model; empty where the trial has not measured it."""
-    tested = content.get("untrained_test_result") or {}
-    found = {f"untrained {metric}": tested[metric] for metric in metrics if metric in tested}
-    score = content.get("untrained_valid_score")
-    return found if score is None else {"untrained_valid_score": score, **found}
 
 
 def _untrained_point(content: Mapping[str, Any]) -> list[dict[str, float]]:

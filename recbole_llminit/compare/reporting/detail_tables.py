@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,9 +10,8 @@ import pandas as pd
 from recbole_llminit.compare.reporting.analysis import recall_cut_off
 from recbole_llminit.compare.reporting.lines import PART_COLUMNS, Part
 from recbole_llminit.compare.reporting.report import Report
+from recbole_llminit.compare.reporting.results import EPOCH_0
 from recbole_llminit.compare.reporting.table import count_values
-
-_UNTRAINED_NAMES = {"untrained_valid_score": "untrained validation score"}
 
 TablesByPart = dict[Part, pd.DataFrame]
 
@@ -35,7 +34,7 @@ def detail_tables(report: Report) -> dict[str, TablesByPart]:
     return {
         "tests": _by_part(report.tests, lambda part: _describe_tests(part, report.metrics)),
         "strata": _by_part(report.strata, lambda part: _describe_strata(part, report.headline)),
-        "efficiency": _by_part(report.efficiency, _describe_efficiency),
+        "efficiency": _by_part(report.efficiency, lambda part: _describe_efficiency(part, report)),
         "spectra": _by_part(report.spectra, _describe_spectra),
         "tuned": _by_part(tuned, _describe_tuned),
         "protocol": _by_part(report.protocol, _describe_protocol),
@@ -58,8 +57,9 @@ def _describe_tests(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFram
             "difference": f"{test.difference:+.4f}",
             "95 % interval over users": f"[{test.low:+.4f}, {test.high:+.4f}]",
             "95 % interval over seeds": _interval(test.low_seeds, test.high_seeds),
-            "p over users (Holm)": f"{test.p_holm:.2g}",
-            "p over seeds (Holm)": "-" if pd.isna(test.p_seeds_holm) else f"{test.p_seeds_holm:.2g}",
+            "p over users (Holm)": _p(test.p_holm),
+            "p over seeds": _p(test.p_seeds),
+            "p over seeds (Holm)": _p(test.p_seeds_holm),
             "outcome": test.outcome,
             "d_z": f"{test.effect:+.3f}",
             "users won / tied / lost": f"{test.wins:,} / {test.ties:,} / {test.losses:,}",
@@ -86,20 +86,24 @@ def _describe_strata(part: pd.DataFrame, metrics: tuple[str, ...]) -> pd.DataFra
     return pd.DataFrame(list(rows.values())).fillna("-")
 
 
-def _describe_efficiency(part: pd.DataFrame) -> pd.DataFrame:
-    untrained = [column for column in part.columns if column.startswith("untrained")]
+def _describe_efficiency(part: pd.DataFrame, report: Report) -> pd.DataFrame:
+    headings = {f"{EPOCH_0} valid_score": f"{EPOCH_0} validation {report.valid_metric}"}
+    headings |= {f"{EPOCH_0} {metric}": f"{EPOCH_0} {metric}" for metric in report.headline}
     # Another dataset may be the one that has measured it.
-    untrained = [column for column in untrained if part[column].notna().any()]
-    return pd.DataFrame([_describe_efficiency_row(row, untrained) for row in part.to_dict("records")])
+    headings = {
+        column: heading for column, heading in headings.items() if column in part and part[column].notna().any()
+    }
+    return pd.DataFrame([_describe_efficiency_row(row, headings) for row in part.to_dict("records")])
 
 
-def _describe_efficiency_row(row: Mapping[str, Any], untrained: Sequence[str]) -> dict[str, str]:
+def _describe_efficiency_row(row: Mapping[str, Any], at_start: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of a row; ``at_start`` has the headings of its columns of epoch 0."""
     reached = "-" if pd.isna(row["seeds_reaching_stock"]) else f"{row['seeds_reaching_stock']:.0f} of {row['seeds']}"
     return {
         "model": row["model"],
         "initialization": row["initialization"],
-        "parameters": f"{row['parameters']:,.0f}" if row["initialization"] else "-",
-        **{_UNTRAINED_NAMES.get(column, column): _format(row[column], 4) for column in untrained},
+        **{heading: _format(row[column], 4) for column, heading in at_start.items()},
+        "parameters": "-" if row["role"] == "baseline" else f"{row['parameters']:,.0f}",
         "initialization (s)": _format(row["initialization_seconds"], 3),
         "seconds per epoch": _format(row["seconds_per_epoch"], 2),
         "best epoch": _format(row["best_epoch"], 0),
@@ -134,6 +138,10 @@ def _describe_tuned(part: pd.DataFrame) -> pd.DataFrame:
 def _describe_protocol(part: pd.DataFrame) -> pd.DataFrame:
     row = part.iloc[0].drop(PART_COLUMNS).dropna()
     return pd.DataFrame({"what": [name.replace("_", " ") for name in row.index], "value": [str(cell) for cell in row]})
+
+
+def _p(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.2g}"
 
 
 def _interval(low: float, high: float) -> str:

@@ -15,7 +15,8 @@ from recbole_llminit.compare.reporting.table import draw_markdown, escape_markdo
 from recbole_llminit.files import write_text
 
 _CAPTIONS = {
-    "convergence": "Best validation score so far by epoch, mean and range over the seeds. A run that has stopped keeps "
+    "convergence": "Best validation score so far by epoch, mean and range over the seeds. Epoch 0 is the initialized "
+    "model before its training. A run that has stopped keeps "
     "its best; baselines, which are not trained in epochs, are levels.",
     "strata": "Test metric of users, by their training interactions (above), and share of the test interactions that "
     "is found, by the training interactions of the item (below). Means over the seeds.",

@@ -77,12 +77,12 @@ class Style:
 
 @dataclass(frozen=True)
 class Styles:
-    """The style of each initialization, and of each baseline by its model.
+    """The style of each initialization, in all models the same, and of each baseline.
 
     Parameters
     ----------
     by_name : dict of (str, str) to Style
-        By model and initialization; the model is empty for an initialization, the initialization for a baseline.
+        By model and initialization; the model is empty unless the line is a baseline.
     """
 
     by_name: dict[tuple[str, str], Style]
@@ -94,7 +94,7 @@ class Styles:
         counts = {"llm": 0, "control": 0, "baseline": 0, "stock": 0}
         lines = report.runs[["model", "initialization", "role"]].drop_duplicates()
         for model, initialization, role in lines.itertuples(index=False):
-            key = _style_key(model, initialization)
+            key = (model, initialization) if role == "baseline" else ("", initialization)
             if key not in styles:
                 styles[key] = _choose_style(role, counts[role], text_color)
                 counts[role] += 1
@@ -102,7 +102,8 @@ class Styles:
 
     def get(self, model: str, initialization: str) -> Style:
         """Return the style of a line."""
-        return self.by_name[_style_key(model, initialization)]
+        of_baseline = self.by_name.get((model, initialization))
+        return of_baseline or self.by_name["", initialization]
 
 
 def draw_figures(report: Report, text_color: str = "black") -> dict[str, Figure]:
@@ -169,10 +170,6 @@ def save_png(report: Report, folder: Path) -> dict[str, str]:
     return names
 
 
-def _style_key(model: str, initialization: str) -> tuple[str, str]:
-    return ("", initialization) if initialization else (model, "")
-
-
 def _choose_style(role: str, number: int, text_color: str) -> Style:
     """Return the style of the line with this number among those of its role."""
     if role == "stock":
@@ -192,6 +189,7 @@ def _draw_convergence(report: Report, dataset: str, styles: Styles) -> Figure | 
     """Draw the best validation score so far by epoch; a run that has stopped keeps its best."""
     runs = _of_full_data(report.runs, dataset)
     curves = _of_full_data(report.curves, dataset)
+    curves = curves[curves["role"] != "baseline"]
     models = [model for model in _models(runs) if model in set(curves["model"])]
     if not models:
         return None
@@ -210,7 +208,7 @@ def _draw_curves(panel: Axes, curves: pd.DataFrame, model: str, styles: Styles) 
     """Draw mean and range over the seeds of each initialization of a model."""
     from matplotlib.ticker import MaxNLocator
 
-    # From epoch 0 where the untrained models were measured.
+    # From epoch 0 where trials have measured it.
     first, last = min(1, int(curves["epoch"].min())), int(curves["epoch"].max())
     for initialization, points in curves.groupby("initialization", sort=False):
         style = styles.get(model, initialization)
@@ -224,10 +222,11 @@ def _draw_curves(panel: Axes, curves: pd.DataFrame, model: str, styles: Styles) 
 
 def _draw_baseline_levels(panel: Axes, runs: pd.DataFrame, styles: Styles) -> None:
     """Draw the validation score of each baseline as a horizontal line."""
-    for model, of_model in runs[runs["role"] == "baseline"].groupby("model", sort=False):
-        style = styles.get(model, "")
-        level = of_model["valid_score"].mean()
-        panel.axhline(level, color=style.color, linestyle=style.line_style, label=model, linewidth=1.4)
+    baselines = runs[runs["role"] == "baseline"]
+    for (label, initialization), of_line in baselines.groupby(["model", "initialization"], sort=False):
+        style = styles.get(label, initialization)
+        level = of_line["valid_score"].mean()
+        panel.axhline(level, color=style.color, linestyle=style.line_style, label=label, linewidth=1.4)
 
 
 def _draw_strata(report: Report, dataset: str, styles: Styles) -> Figure | None:
@@ -242,7 +241,7 @@ def _draw_strata(report: Report, dataset: str, styles: Styles) -> Figure | None:
     for panels, (side, metric) in zip(rows, metrics.items(), strict=True):
         of_side = strata[strata["side"] == side]
         for panel, model in zip(panels, models, strict=True):
-            of_model = of_side[(of_side["model"] == model) | (of_side["initialization"] == "")]
+            of_model = of_side[(of_side["model"] == model) | (of_side["role"] == "baseline")]
             _draw_bars(panel, of_model, metric, styles, "users" if side == "user" else "interactions")
             panel.set_title(f"{model}: {side}s by training interactions".removeprefix(": "))
     _add_legend(figure, [panel for panels in rows for panel in panels])
@@ -253,9 +252,9 @@ def _draw_bars(panel: Axes, strata: pd.DataFrame, metric: str, styles: Styles, c
     """Draw the bars of a panel: a group for each stratum, a bar for each initialization and baseline."""
     # Only strata that are not empty have rows.
     counts = strata.groupby("stratum", sort=False)["count"].first()
-    groups = list(strata.groupby(["model", "initialization"], sort=False))
+    groups = list(strata.groupby(["model", "initialization", "role"], sort=False))
     width = 0.85 / max(1, len(groups))
-    for number, ((model, initialization), bars) in enumerate(groups):
+    for number, ((model, initialization, role), bars) in enumerate(groups):
         style = styles.get(model, initialization)
         panel.bar(
             counts.index.get_indexer(bars["stratum"]) + (number - (len(groups) - 1) / 2) * width,
@@ -266,7 +265,7 @@ def _draw_bars(panel: Axes, strata: pd.DataFrame, metric: str, styles: Styles, c
             linewidth=0.8 if style.hatch else 0,
             alpha=style.opacity,
             hatch=style.hatch or None,
-            label=initialization or model,
+            label=model if role == "baseline" else initialization,
         )
     panel.set_xticks(range(len(counts)), [f"{name}\n{count:,.0f} {counted}" for name, count in counts.items()])
 
@@ -274,7 +273,9 @@ def _draw_bars(panel: Axes, strata: pd.DataFrame, metric: str, styles: Styles, c
 def _draw_spectrum(report: Report, dataset: str, styles: Styles) -> Figure | None:
     """Draw the singular values of each initialization's first trained item table over the largest."""
     spectra = _of_full_data(report.spectra, dataset)
-    spectra = spectra[spectra["side"] == "item"].drop_duplicates([*LINE_COLUMNS, "seed"])
+    # A baseline may have tables as well, and has no panel.
+    spectra = spectra[(spectra["side"] == "item") & (spectra["role"] != "baseline")]
+    spectra = spectra.drop_duplicates([*LINE_COLUMNS, "seed"])
     if spectra.empty:
         return None
     models = list(spectra["model"].unique())
@@ -304,10 +305,10 @@ def _draw_cold_start(report: Report, dataset: str, styles: Styles) -> Figure | N
     names = {FULL_DATA: "0%", "all_but_one": "all but\none each"}
     for panel, model in zip(panels, models, strict=True):
         of_model = runs[(runs["model"] == model) | (runs["role"] == "baseline")]
-        for (name, initialization), of_line in of_model.groupby(["model", "initialization"], sort=False):
+        for (name, initialization, role), of_line in of_model.groupby(["model", "initialization", "role"], sort=False):
             means = of_line.groupby("drop")[metric].mean().reindex(drops)
-            style = styles.get(name, initialization)
-            _plot(panel, range(len(drops)), means, style, initialization or name)
+            label = name if role == "baseline" else initialization
+            _plot(panel, range(len(drops)), means, styles.get(name, initialization), label)
         panel.set_xticks(range(len(drops)), [names.get(drop) or f"{float(drop):.0%}" for drop in drops])
         panel.set(xlabel="training interactions dropped", title=model)
     panels[0].set_ylim(bottom=0)

@@ -50,7 +50,7 @@ class Line(NamedTuple):
     Parameters
     ----------
     dataset, drop, model : str
-        See `Part`, `ModelKey`.
+        See `Part`, `ModelKey`. Of a baseline ``model`` is its label.
     initialization : str
         The label of the initialization; empty for a baseline, which has none.
     """
@@ -75,11 +75,6 @@ class Line(NamedTuple):
     def model_key(self) -> ModelKey:
         """The model whose initializations the line is compared with."""
         return ModelKey(self.dataset, self.drop, self.model)
-
-    @property
-    def name(self) -> str:
-        """The initialization, or the model of a baseline: what the line is called within its model."""
-        return self.initialization or self.model
 
 
 PART_COLUMNS = list(Part._fields)

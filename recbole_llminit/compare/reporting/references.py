@@ -51,10 +51,10 @@ def choose_references(runs: pd.DataFrame, *, valid_score_bigger: bool) -> Refere
 def best_name(runs: pd.DataFrame, role: Role, *, valid_score_bigger: bool) -> str:
     """Return the name of the line of a role with the best mean validation score; empty where there is none.
 
-    The name is the initialization, or the model of a baseline.
+    The name is the initialization, or the label of a baseline.
     """
     of_role = runs[runs["role"] == role]
-    names = of_role["initialization"].where(of_role["initialization"] != "", of_role["model"])
+    names = of_role["model" if role == "baseline" else "initialization"]
     scores = of_role["valid_score"].groupby(names, sort=False).mean()
     if scores.empty:
         return ""

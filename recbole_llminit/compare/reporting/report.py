@@ -16,16 +16,14 @@ from recbole_llminit.compare.plan import Entry
 from recbole_llminit.compare.reporting import analysis
 from recbole_llminit.compare.reporting.lines import ModelKey, choose_complete
 from recbole_llminit.compare.reporting.protocol import describe_environment, tabulate_protocol
-from recbole_llminit.compare.reporting.results import gather_results, tabulate_runs, tabulate_trials
+from recbole_llminit.compare.reporting.results import EPOCH_0, gather_results, tabulate_runs, tabulate_trials
 from recbole_llminit.compare.reporting.statistics import LEAST_SEEDS, SIGNIFICANCE_LEVEL
-from recbole_llminit.compare.reporting.table import Section, Table, escape_markdown
+from recbole_llminit.compare.reporting.table import LINE_WIDTH, Section, Table, escape_markdown
 from recbole_llminit.compare.reporting.verdict import make_verdict
 from recbole_llminit.compare.runner import FAILED, PLAN, TRIALS
 from recbole_llminit.compare.trial import TrialResult, read_trial
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.files import foreign_reader, require_file
-
-_LINE_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ class Report:
     def __str__(self) -> str:
         """Write the verdict, draw and explain the table, and name the problems."""
         verdict, legend = (
-            [textwrap.fill(text, _LINE_WIDTH) for text in texts] for texts in (self.verdict, [self.legend])
+            [textwrap.fill(text, LINE_WIDTH) for text in texts] for texts in (self.verdict, [self.legend])
         )
         return "\n\n".join(filter(None, [*verdict, self.draw(), *legend, *self.problems]))
 
@@ -240,8 +238,10 @@ class Report:
         """What the columns, marks and bold figures of the table mean; empty where nothing was tested."""
         if not self.references:
             return ""
+        has_epoch_0 = any(section.epoch_0 for section in self.sections())
+        epoch_0 = f"{EPOCH_0}: the initialized model before its training. ".capitalize() if has_epoch_0 else ""
         return (
-            f"Figures: mean ± standard deviation over the seeds. "
+            f"Figures: mean ± standard deviation over the seeds. {epoch_0}"
             f"Against NAME: the change from NAME in {' and '.join(self.headline)}; initializations are compared within "
             f"their model. ▲ significantly higher, ▼ significantly lower, = not significant. {self._significance} "
             f"Bold (* in the terminal): the best of its model, and significantly above every initialization without an "
@@ -251,17 +251,21 @@ class Report:
     @property
     def _significance(self) -> str:
         """Say which tests decide."""
-        by_users = f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over users, their differences averaged over the seeds"
-        by_seeds = f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over the seeds' means"
-        correction = "Holm's correction over all tests of a metric is made in each."
+        by_users = (
+            f"p < {SIGNIFICANCE_LEVEL} in a paired t-test over users, their differences averaged over the seeds, after "
+            f"Holm's correction over all tests of a metric"
+        )
         fewest, most = self.tests["seeds"].min(), self.tests["seeds"].max()
         if most < LEAST_SEEDS:
             return (
-                f"Significant: {by_users}, after Holm's correction over all tests of a metric. With fewer than "
-                f"{LEAST_SEEDS} seeds their chance (split, negatives, initialization) was not tested."
+                f"Significant: {by_users}. With fewer than {LEAST_SEEDS} seeds their chance (split, negatives, "
+                f"initialization) was not tested."
             )
         untested = f" Pairs with fewer than {LEAST_SEEDS} common seeds are tested over users alone."
-        return f"Significant: {by_users}, and {by_seeds}. {correction}{untested if fewest < LEAST_SEEDS else ''}"
+        return (
+            f"Significant: {by_users}, and p < {SIGNIFICANCE_LEVEL} in a paired t-test over the seeds' means, "
+            f"uncorrected.{untested if fewest < LEAST_SEEDS else ''}"
+        )
 
     @property
     def _fairness(self) -> str:

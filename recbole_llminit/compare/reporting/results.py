@@ -31,8 +31,15 @@ class LineResults:
     role: Role
     by_seed: dict[int, TrialResult]
 
+    def name(self, line: Line) -> str:
+        """Return what the line of these results is called: its initialization, or the label of a baseline."""
+        return line.model if self.role == "baseline" else line.initialization
+
 
 Results = Mapping[Line, LineResults]
+
+EPOCH_0 = "epoch 0"
+"""What the columns of the initialized model before its training begin with."""
 
 
 def gather_results(entries: Sequence[Entry], trials: Mapping[str, TrialResult]) -> dict[Line, LineResults]:
@@ -84,6 +91,7 @@ def tabulate_runs(entries: Sequence[Entry], trials: Mapping[str, TrialResult], r
                 **_describe_initialization(content["init_report"]),
                 "valid_score": content["best_valid_score"],
                 **content["test_result"],
+                **describe_epoch_0(content),
             }
         )
     return pd.DataFrame(rows)
@@ -139,6 +147,17 @@ def describe_training(content: Mapping[str, Any]) -> dict[str, Any]:
         "epochs": curve[-1]["epoch"] if curve else None,
         "at_limit": bool(curve) and curve[-1]["epoch"] >= content["config"]["epochs"] > 1,
     }
+
+
+def describe_epoch_0(content: Mapping[str, Any]) -> dict[str, float]:
+    """Return validation score and test metrics of the model before its training; empty where they were not measured.
+
+    Trials of an earlier version, and models that are not trained by gradients, have none.
+    """
+    if "untrained_valid_score" not in content:
+        return {}
+    measured = {"valid_score": content["untrained_valid_score"], **content["untrained_test_result"]}
+    return {f"{EPOCH_0} {name}": value for name, value in measured.items()}
 
 
 def score_sign(content: Mapping[str, Any]) -> int:

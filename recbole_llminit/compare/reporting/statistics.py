@@ -174,15 +174,20 @@ def correct_tests(tests: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         The same rows with ``p_holm``, ``p_seeds_holm`` (over the pairs with enough seeds), and ``outcome``: ``better``
-        or ``worse`` where both corrected p-values are below `SIGNIFICANCE_LEVEL` and both differences have that sign,
-        else ``undecided``. With fewer than `LEAST_SEEDS` seeds the test over users decides alone.
+        or ``worse`` where ``p_holm`` and ``p_seeds`` are below `SIGNIFICANCE_LEVEL` and both differences have that
+        sign, else ``undecided``. With fewer than `LEAST_SEEDS` seeds the test over users decides alone.
+
+    Notes
+    -----
+    The corrected test over users bounds the false discoveries of the family. The test over seeds can only take
+    outcomes away, so that it decides without a correction.
     """
     has_seeds = tests["p_seeds"].notna()
     p_seeds_holm = pd.Series(np.nan, index=tests.index)
     p_seeds_holm[has_seeds] = holm(tests.loc[has_seeds, "p_seeds"].to_list())
     corrected = tests.assign(p_holm=holm(tests["p"].to_list()), p_seeds_holm=p_seeds_holm)
     by_users = np.sign(corrected["difference"]).where(corrected["p_holm"] < SIGNIFICANCE_LEVEL, 0)
-    by_seeds = np.sign(corrected["difference_seeds"]).where(corrected["p_seeds_holm"] < SIGNIFICANCE_LEVEL, 0)
+    by_seeds = np.sign(corrected["difference_seeds"]).where(corrected["p_seeds"] < SIGNIFICANCE_LEVEL, 0)
     agreed = by_users.where(~has_seeds | (by_users == by_seeds), 0)
     return corrected.assign(outcome=agreed.map({1: BETTER, -1: WORSE, 0: UNDECIDED}))
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from recbole_llminit.compare.reporting.lines import LINE_COLUMNS, MODEL_COLUMNS, PART_COLUMNS, Line, ModelKey, Part
 from recbole_llminit.compare.reporting.references import choose_references
+from recbole_llminit.compare.reporting.results import EPOCH_0
 from recbole_llminit.compare.reporting.statistics import BETTER, UNDECIDED, WORSE
 from recbole_llminit.text_table import draw_table
+
+LINE_WIDTH = 120
+"""The most columns of a line in the terminal."""
 
 _MARKS = {BETTER: "▲", WORSE: "▼", UNDECIDED: "="}
 _LATEX_MARKS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", UNDECIDED: "$=$"}
@@ -101,6 +105,8 @@ class SectionRow:
         The number of seeds.
     cells : mapping of str to Cell
         A cell for each metric that is shown.
+    epoch_0 : float
+        The mean of the first metric that is shown before the training; NaN where it was not measured.
     against : mapping of str to tuple of Change
         For each reference of the section the change of each metric that is shown; empty where the line is not tested
         against the reference.
@@ -110,7 +116,13 @@ class SectionRow:
     initialization: str
     seeds: int
     cells: Mapping[str, Cell]
+    epoch_0: float
     against: Mapping[str, tuple[Change, ...]]
+
+    @property
+    def epoch_0_text(self) -> str:
+        """The mean before the training as it is shown."""
+        return "-" if math.isnan(self.epoch_0) else f"{self.epoch_0:.4f}"
 
 
 @dataclass(frozen=True)
@@ -127,12 +139,15 @@ class Section:
         The names of the lines that others are shown against.
     rows : tuple of SectionRow
         A row for each line.
+    epoch_0 : str
+        The heading of the column of the first metric before the training; empty where it is left out.
     """
 
     part: Part
     metrics: tuple[str, ...]
     references: tuple[str, ...]
     rows: tuple[SectionRow, ...]
+    epoch_0: str = ""
 
     @property
     def title(self) -> str:
@@ -153,17 +168,24 @@ class Section:
         """
         rows = [
             {"model": name(row.model), "initialization": name(row.initialization), "seeds": str(row.seeds)}
-            | {metric: cell(value) for metric, value in row.cells.items()}
+            | dict(self._metric_texts(row, cell))
             | {f"against {name(reference)}": " ".join(map(change, found)) for reference, found in row.against.items()}
             for row in self.rows
         ]
         return pd.DataFrame(rows)
 
+    def _metric_texts(self, row: SectionRow, cell: Callable[[Cell], str]) -> Iterator[tuple[str, str]]:
+        """Yield heading and text of each metric of a row, behind the first what it was before the training."""
+        for number, (metric, value) in enumerate(row.cells.items()):
+            yield metric, cell(value)
+            if self.epoch_0 and number == 0:
+                yield self.epoch_0, row.epoch_0_text
+
     def draw(self) -> str:
         """Draw the section for the terminal, under its title."""
         texts = self.to_texts(str)
         # On two lines, the name of a reference is no wider than what stands below it.
-        header = [column.replace("against ", "against\n", 1) for column in texts.columns]
+        header = [re.sub(rf"^(against|{EPOCH_0}) ", r"\1\n", column) for column in texts.columns]
         return f"{self.title}\n{draw_table(header, texts.to_numpy().tolist())}"
 
     def to_markdown(self) -> str:
@@ -237,17 +259,22 @@ class Table:
         chosen = choose_references(runs, valid_score_bigger=self.valid_score_bigger)
         references = tuple(name for name in chosen if name in self.references)
         rows = tuple(self._row(row, table, references) for row in table.to_dict("records"))
-        return Section(part, self.headline, references, rows)
+        section = Section(part, self.headline, references, rows)
+        if not rows or all(math.isnan(row.epoch_0) for row in rows):
+            return section
+        wider = replace(section, epoch_0=f"{EPOCH_0} {self.headline[0]}")
+        return wider if max(map(len, wider.draw().splitlines())) <= LINE_WIDTH else section
 
     def _row(self, row: Mapping[str, Any], table: pd.DataFrame, references: tuple[str, ...]) -> SectionRow:
         line = Line(*(row[column] for column in LINE_COLUMNS))
-        of_model = table[(table[MODEL_COLUMNS] == list(line.model_key)).all(axis=1)]
+        of_model = table[(table[MODEL_COLUMNS] == list(line.model_key)).all(axis=1) & (table["role"] != "baseline")]
         cells = {
             metric: Cell(row[metric], row[f"{metric} std"], self._is_bold(line, row, of_model, metric))
             for metric in self.headline
         }
         against = {reference: self._changes(line, reference) for reference in references}
-        return SectionRow(line.model, line.initialization, row["seeds"], cells, against)
+        epoch_0 = row.get(f"{EPOCH_0} {self.headline[0]}", math.nan) if self.headline else math.nan
+        return SectionRow(line.model, line.initialization, row["seeds"], cells, epoch_0, against)
 
     def _changes(self, line: Line, reference: str) -> tuple[Change, ...]:
         """Return the change of each metric that is shown; nothing where this is not tested."""

@@ -29,7 +29,7 @@ class Contrast(NamedTuple):
     outcome: str
     seeds: int
     p_holm: float
-    p_seeds_holm: float
+    p_seeds: float
 
     @property
     def percent(self) -> str:
@@ -48,8 +48,8 @@ class Contrast(NamedTuple):
 
     @property
     def p(self) -> str:
-        """Both p-values; that over seeds where there are enough of them."""
-        over_seeds = "" if math.isnan(self.p_seeds_holm) else f", {_describe_p(self.p_seeds_holm)} over seeds"
+        """The p-values that decide: over users corrected, over seeds (where there are enough of them) not."""
+        over_seeds = "" if math.isnan(self.p_seeds) else f", {_describe_p(self.p_seeds)} over seeds"
         return f"{_describe_p(self.p_holm)} over users{over_seeds}"
 
 
@@ -137,13 +137,13 @@ def _choose(runs: pd.DataFrame, tests: pd.DataFrame, *, valid_score_bigger: bool
         of_model = runs[(runs["model"] == model) | is_baseline]
         initialization = best_name(of_model, "llm", valid_score_bigger=valid_score_bigger)
         references = choose_references(of_model, valid_score_bigger=valid_score_bigger)
-        scores = of_model.loc[of_model["initialization"] == initialization, "valid_score"]
+        chosen = of_model[(of_model["role"] == "llm") & (of_model["initialization"] == initialization)]
         stock = of_model[(of_model["role"] == "stock") & (of_model["initialization"] == references.stock)]
         choices.append(
             _Choice(
                 model=model,
                 initialization=initialization,
-                score=scores.mean() if valid_score_bigger else -scores.mean(),
+                score=chosen["valid_score"].mean() * (1 if valid_score_bigger else -1),
                 references=references,
                 tests=tests[tests["model"] == model],
                 stock_is_tuned=bool((stock["tuned"] != "").any()),

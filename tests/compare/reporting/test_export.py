@@ -86,11 +86,12 @@ def test_both_tests_stand_side_by_side(tmp_path: Path) -> None:
     (test,) = found.tests.itertuples()
     (row,) = [line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| recall@10 |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[4:10] == [
+    assert cells[4:11] == [
         f"{test.difference:+.4f}",
         f"[{test.low:+.4f}, {test.high:+.4f}]",
         f"[{test.low_seeds:+.4f}, {test.high_seeds:+.4f}]",
         f"{test.p_holm:.2g}",
+        f"{test.p_seeds:.2g}",
         f"{test.p_seeds_holm:.2g}",
         "better",
     ]
@@ -107,20 +108,28 @@ def test_the_verdict_opens_the_report(tmp_path: Path) -> None:
     assert page.index(f'<p class="verdict">{seeds}</p>') < page.index("<table>")
 
 
-def test_what_the_untrained_model_scores(tmp_path: Path) -> None:
+def test_what_the_models_score_at_epoch_0(tmp_path: Path) -> None:
     entries = [make_entry("none", 1, "a"), make_entry("var", 1, "b")]
     measured = {"untrained_valid_score": 0.0123, "untrained_test_result": {"recall@10": 0.0456, "recall@20": 0.1}}
     results = {"a": make_result(hits(0.1)), "b": make_result(hits(0.5), **measured)}
     save_report(Report.of(entries, results, OPTIONS), tmp_path)
     lines = [" ".join(line.split()) for line in (tmp_path / "report.md").read_text().splitlines()]
-    (start,) = [number for number, line in enumerate(lines) if line.startswith("| model | initialization | parameters")]
+    (start,) = [
+        number for number, line in enumerate(lines) if line.startswith("| model | initialization | epoch 0 validation")
+    ]
     assert lines[start].startswith(
-        "| model | initialization | parameters | untrained validation score | untrained recall@10 | initialization (s) |"
+        "| model | initialization | epoch 0 validation recall@10 | epoch 0 recall@10 | parameters | initialization (s) |"
     )
-    assert lines[start + 2].startswith("| M | none | 7 | - | - |")
-    assert lines[start + 3].startswith("| M | var | 7 | 0.0123 | 0.0456 |")
+    assert lines[start + 2].startswith("| M | none | - | - | 7 |")
+    assert lines[start + 3].startswith("| M | var | 0.0123 | 0.0456 | 7 |")
+    assert "| model | initialization | seeds | recall@10 | epoch 0 recall@10 | against none |" in lines
+    assert "Epoch 0: the initialized model before its training." in " ".join(lines)
+    page = (tmp_path / "report.html").read_text()
+    assert "<th>recall@10</th><th>epoch 0 recall@10</th>" in page
+    assert page.count("<td>-</td><td></td>") == 1 and "<td>0.0456</td>" in page
     save_report(Report.of(entries, {**results, "b": results["a"]}, OPTIONS), tmp_path)
-    assert "untrained" not in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "epoch 0 recall" not in text and "epoch 0 validation" not in text and "Epoch 0: " not in text
 
 
 class _Boxes(HTMLParser):

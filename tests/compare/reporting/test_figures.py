@@ -68,8 +68,28 @@ def test_a_curve_begins_at_the_untrained_model_where_it_was_measured() -> None:
         (panel,) = draw_figures(Report.of(entries, results, OPTIONS))["d convergence"].axes
         return [float(line.get_xdata()[np.isfinite(line.get_ydata())][0]) for line in panel.lines]
 
-    assert first_epochs(untrained_valid_score=0.05) == [1, 0]
+    assert first_epochs(untrained_valid_score=0.05, untrained_test_result={}) == [1, 0]
     assert first_epochs() == [1, 1]
+
+
+def test_a_baseline_is_what_has_its_role_whatever_it_is_called() -> None:
+    """One has the label of a model, its own curve and its own tables; another has an initialization."""
+    spectra = [{"label": "t", "side": "item", "spectrum": {"singular_values": [2.0, 1.0]}}]
+    trained = make_result(hits(0.5), spectra=spectra)
+    entries = [
+        make_entry("none", 1, "t"),
+        make_entry("var", 1, "t"),
+        make_entry("", 1, "t", model="M", role="baseline"),
+        make_entry("var", 1, "t", model="EASE with the vectors", role="baseline"),
+    ]
+    found = Report.of(entries, {"t": trained}, OPTIONS)
+    names = ["none", "var", "M", "EASE with the vectors"]
+    for kind, expected in (("convergence", names), ("strata", names), ("spectrum", names[:2])):
+        figure = draw_figures(found)[f"d {kind}"]
+        panel = figure.axes[0]
+        assert {title.split(":")[0] for axes in figure.axes if (title := axes.get_title())} == {"M"}
+        assert sorted(panel.get_legend_handles_labels()[1]) == sorted(expected)
+    assert set(found.references) == {"none", "M", "EASE with the vectors"}
 
 
 def test_panels_are_wrapped_after_two() -> None:

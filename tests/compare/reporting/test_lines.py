@@ -19,10 +19,10 @@ ALL = {"none1", "var1", "1", "none2", "var2", "2"}
 def test_what_a_line_is_of() -> None:
     line = Line.of(make_entry("var", 1, "a", drop=0.5))
     assert line == ("d", "0.5", "M", "var") and line._asdict()["initialization"] == "var"
-    assert (line.part, line.model_key, line.name) == (Part("d", "0.5"), ModelKey("d", "0.5", "M"), "var")
+    assert (line.part, line.model_key) == (Part("d", "0.5"), ModelKey("d", "0.5", "M"))
     assert line.part.title == "d, training interactions dropped: 0.5"
     baseline = Line.of(make_entry("", 1, "a"))
-    assert (baseline.drop, baseline.name, baseline.part.title) == ("none", "EASE", "d")
+    assert (baseline.drop, baseline.part.title) == ("none", "d")
 
 
 def test_where_all_have_finished_all_are_kept() -> None:

@@ -123,24 +123,27 @@ def test_the_outcome_needs_both_tests() -> None:
             (0.1, 0.001, -0.1, 0.001),
             (0.1, 0.001, nan, nan),
             (-0.1, 0.2, nan, nan),
+            (0.1, 0.001, 0.1, 0.04),
         ],
         columns=["difference", "p", "difference_seeds", "p_seeds"],
-        index=range(10, 17),
+        index=range(10, 18),
     )
     found = correct_tests(tests)
     assert found["outcome"].to_list() == [
-        "better", "worse", "undecided", "undecided", "undecided", "better", "undecided"
+        "better", "worse", "undecided", "undecided", "undecided", "better", "undecided", "better"
     ]  # fmt: skip
-    # Families of seven and of five: 0.001 x 7 and x 5.
-    assert found["p_holm"].to_list() == pytest.approx([0.007, 0.007, 0.007, 0.4, 0.007, 0.007, 0.4])
-    assert found["p_seeds_holm"].to_list()[:5] == pytest.approx([0.005, 0.005, 0.2, 0.005, 0.005])
-    assert found["p_seeds_holm"].isna().to_list() == [False] * 5 + [True] * 2 and list(found.index) == list(
-        range(10, 17)
-    )
+    # Families of eight and of six: 0.001 x 8 and x 6.
+    assert found["p_holm"].to_list() == pytest.approx([0.008, 0.008, 0.008, 0.4, 0.008, 0.008, 0.4, 0.008])
+    seeds_holm = [0.006, 0.006, 0.2, 0.006, 0.006, nan, nan, 0.08]
+    assert found["p_seeds_holm"].to_list() == pytest.approx(seeds_holm, nan_ok=True)
+    assert list(found.index) == list(range(10, 18))
 
 
-def test_holm_may_overturn_a_single_test() -> None:
-    family = {"difference": 0.1, "p": 0.001, "difference_seeds": 0.1}
-    tests = pd.DataFrame([{**family, "p_seeds": p} for p in (0.03, 0.04)])
-    assert correct_tests(tests)["outcome"].to_list() == ["undecided", "undecided"]
-    assert correct_tests(tests.iloc[:1])["outcome"].to_list() == ["better"]
+def test_holm_may_overturn_a_test_over_users_and_none_over_seeds() -> None:
+    family = {"difference": 0.1, "difference_seeds": 0.1}
+    users = pd.DataFrame([{**family, "p": p, "p_seeds": 0.001} for p in (0.03, 0.04)])
+    assert correct_tests(users)["outcome"].to_list() == ["undecided", "undecided"]
+    assert correct_tests(users.iloc[:1])["outcome"].to_list() == ["better"]
+    seeds = pd.DataFrame([{**family, "p": 0.001, "p_seeds": p} for p in (0.03, 0.04)])
+    found = correct_tests(seeds)
+    assert (found["p_seeds_holm"] > 0.05).all() and found["outcome"].to_list() == ["better", "better"]

@@ -93,6 +93,39 @@ def test_a_table_is_narrow_with_long_names_and_many_metrics() -> None:
     assert max(map(len, section.draw().splitlines())) <= 120
 
 
+def with_epoch_0(names: dict[str, str], **others: float) -> Report:
+    """A report of two seeds whose lines score 0.01 and 0.03 before the training; the baseline has not measured it."""
+    entries, results = [], {}
+    for seed, value in ((1, 0.01), (2, 0.03)):
+        for name, role in names.items():
+            entries.append(make_entry(name, seed, f"{name}{seed}", role=role))
+            measured = {"untrained_valid_score": 0.5, "untrained_test_result": {"recall@10": value}}
+            results[f"{name}{seed}"] = make_result(hits(0.5, seed), **measured)
+        entries.append(make_entry("", seed, f"EASE{seed}"))
+        results[f"EASE{seed}"] = make_result(hits(0.3, seed))
+    return Report.of(entries, results, OPTIONS)
+
+
+def test_epoch_0_stands_behind_the_first_metric() -> None:
+    found = with_epoch_0({"none": "stock", "var": "llm"})
+    (section,) = found.sections()
+    texts = section.to_texts(str).set_index("initialization")
+    assert texts.columns.to_list()[2:4] == ["recall@10", "epoch 0 recall@10"]
+    assert texts["epoch 0 recall@10"].to_dict() == {"none": "0.0200", "var": "0.0200", "": "-"}
+    assert "epoch 0 " in section.draw() and "epoch 0 recall@10" not in section.draw()
+    assert "Epoch 0: the initialized model before its training." in found.legend
+    assert found.to_dataframe().set_index("initialization")["epoch 0 recall@10"]["var"] == pytest.approx(0.02)
+    assert found.efficiency.set_index("initialization")["epoch 0 recall@10"]["var"] == pytest.approx(0.02)
+
+
+def test_epoch_0_is_left_out_of_a_table_that_would_be_too_wide() -> None:
+    long = "an initialization with a long name and thirty more letters"
+    found = with_epoch_0({"none": "stock", long: "llm"})
+    (section,) = found.sections()
+    assert section.epoch_0 == "" and "Epoch 0" not in found.legend
+    assert 110 < max(map(len, section.draw().splitlines())) <= 120
+
+
 def test_bold_is_the_best_and_better_than_every_initialization_without_an_llm() -> None:
     # Below the baseline, but the best of its model.
     below = make_report({"none": {1: hits(0.1)}, "var": {1: hits(0.5)}, "noise": {1: hits(0.1)}, "": {1: hits(0.9)}})
