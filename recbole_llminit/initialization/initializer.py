@@ -289,7 +289,7 @@ class _Initialization:
     def report(self, written: tuple[TableReport, ...], seconds: float) -> InitReport:
         """Say what was done."""
         embeddings = self._fit.embeddings
-        read = embeddings.embeddings if self._strategy.needs_vectors else no_vectors(embeddings.tokens).embeddings
+        read = embeddings.embeddings if self._fit.strategy.needs_vectors else no_vectors(embeddings.tokens).embeddings
         users = self._user.has_rows(self._has_value, self._interactions)
         kept = {table.label: str(Exclusion.KEPT.of()) for table in self._search.tables if table not in self._tables}
         return InitReport(

@@ -263,7 +263,7 @@ class Strategy(ABC):
     ) -> Strategy:
         """Return the strategy that `fit` would choose for these data: the strategy itself, unless it leaves that open.
 
-        ``needs_vectors`` does not depend on the choice.
+        What is chosen may need no vectors where the strategy that chooses does: `needs_vectors` may become False.
         """
         return self
 

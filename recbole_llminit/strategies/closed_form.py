@@ -288,7 +288,7 @@ class ItemWeights:
         """Which items have clicks or a say in the prior, shape ``[n_items]``: the weights of the others are 0."""
         interactions, prior = self.equations.inverse.interactions, self.equations.prior
         known = np.bincount(interactions.indices, minlength=interactions.shape[1]) > 0
-        return known if prior is None or not self.kappa else known | prior.left.any(axis=1)
+        return known if prior is None or not self.kappa else known | prior.features.any(axis=1)
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``B @ vectors``, shape ``[n_items, k]``."""
