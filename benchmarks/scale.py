@@ -4,13 +4,14 @@
 
 The vectors (float16, a power-law spectrum in a random basis, a common direction) are written once into FOLDER as
 stores of Arrow shards; interactions are random, popularity heavy-tailed, five per item and ten for ``lae``. Every
-measurement is in a process of its own, with the files in the page cache or, with ``--cold``, dropped from it first. *Seconds* are those of
-fit and reduction of all items to 128 columns; *reads* are these seconds in those of a plain sequential read of the same
-files in the same process. What takes less than ten is run again three times, whose median counts, after as much memory
-as the values need was touched and freed; the *first* run besides takes new memory, which can cost a virtual machine
-two seconds per gigabyte. *Peak* is anonymous memory above that with the imports until the last value; the dataset, that
-is names and interactions, is in it. Prints the medians, writes ``scale.csv`` (``scale_cold.csv``) after each round,
-where what was measured replaces former figures of the same, and of both ``scale.md`` and ``scale.png``.
+measurement is in a process of its own, with the files in the page cache or, with ``--cold``, dropped from it first.
+*Seconds* are those of fit and reduction of all items to 128 columns; *reads* are these seconds in those of a plain
+sequential read of the same files in the same process. What takes less than ten is run again three times, whose median
+counts, after as much memory as the values need was touched and freed; the *first* run besides takes new memory, which
+can cost a virtual machine two seconds per gigabyte. *Peak* is anonymous memory above that with the imports until the
+last value; the dataset, that is names and interactions, is in it. Prints the medians, writes ``scale.csv``
+(``scale_cold.csv``) after each round, where what was measured replaces former figures of the same, and of both
+``scale.md`` and ``scale.png``.
 """
 
 from __future__ import annotations
