@@ -87,7 +87,9 @@ def test_every_comparison_can_be_planned(path: Path, tmp_path: Path) -> None:
 
 def documented(path: Path) -> set[str]:
     """The keys of a YAML file whose line says type and meaning."""
-    found = re.findall(r"^([A-Za-z_]+):.*# \((?:str|int|float|bool|dict|list)\) .+", path.read_text(), re.MULTILINE)
+    found = re.findall(
+        r"^([A-Za-z_]+):.*# \((?:str|int|float|bool|dict|list| or )+\) .+", path.read_text(), re.MULTILINE
+    )
     return set(found)
 
 
