@@ -3,8 +3,8 @@
 ``python benchmarks/scale.py --data=FOLDER``
 
 The vectors (float16, a power-law spectrum in a random basis, a common direction) are written once into FOLDER as
-stores of Arrow shards; interactions are random, popularity heavy-tailed, five per item (``lae``: ten). Every measurement is in a
-process of its own, with the files in the page cache or, with ``--cold``, dropped from it first. *Seconds* are those of
+stores of Arrow shards; interactions are random, popularity heavy-tailed, five per item and ten for ``lae``. Every
+measurement is in a process of its own, with the files in the page cache or, with ``--cold``, dropped from it first. *Seconds* are those of
 fit and reduction of all items to 128 columns; *reads* are these seconds in those of a plain sequential read of the same
 files in the same process. What takes less than ten is run again three times, whose median counts, after as much memory
 as the values need was touched and freed; the *first* run besides takes new memory, which can cost a virtual machine
@@ -230,7 +230,7 @@ def exponent(seconds: pd.Series) -> float:
 
 
 def bound(name: str, table: float) -> float:
-    """Return the memory in MiB that a strategy is meant to stay below: ``lae`` keeps the vectors' components and blocks."""
+    """Return the memory in MiB that a strategy is meant to stay below; ``lae`` keeps components of all vectors."""
     return 6e9 / 2**20 if name == "lae" else table + 512 + (8 if name in WITH_COVARIANCE else 0)
 
 

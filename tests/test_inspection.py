@@ -130,7 +130,9 @@ def test_the_canonical_directions_are_computed_once(
 ) -> None:
     moment, computed = CoConsumption.moment, []
     monkeypatch.setattr(CoConsumption, "moment", lambda *given: computed.append(1) or moment(*given))
-    vectors = inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": strategy, "embedding_size": 8})).parts[0]
+    vectors = inspect_vectors(Config("BPR", config_dict={**llm, "init_strategy": strategy, "embedding_size": 8})).parts[
+        0
+    ]
     assert computed == [1] and vectors.adjusted_correlation is not None
 
 

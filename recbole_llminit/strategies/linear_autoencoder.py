@@ -89,9 +89,11 @@ class LinearAutoencoder(Strategy):
     def __post_init__(self) -> None:
         check_number("rho", self.rho, "above 0", lambda value: value > 0)
         if self.lam is not None:
-            check_number("lam", self.lam, f"above 0 and up to {_LARGEST:g}, or nothing", lambda value: 0 < value <= _LARGEST)
+            expected = f"above 0 and up to {_LARGEST:g}, or nothing"
+            check_number("lam", self.lam, expected, lambda value: 0 < value <= _LARGEST)
         if self.kappa is not None:
-            check_number("kappa", self.kappa, f"from 0 to {_LARGEST:g}, or nothing", lambda value: 0 <= value <= _LARGEST)
+            expected = f"from 0 to {_LARGEST:g}, or nothing"
+            check_number("kappa", self.kappa, expected, lambda value: 0 <= value <= _LARGEST)
         check_number("power", self.power, "from 0 to 1", lambda value: 0 <= value <= 1)
         check_number("exponent", self.exponent, "from 0 to 1", lambda value: 0 <= value <= 1)
         check_number("memory", self.memory, "of GB, above 0", lambda value: value > 0)

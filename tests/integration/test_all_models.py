@@ -179,8 +179,8 @@ def assert_what_is_written_is_read(model: Any, train_data: Any) -> None:
 
 # A width has to be one of the 30 directions of the tiny dataset's clicks.
 NARROW: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("GRU4RecKG", "KSR"), {}),
-    **dict.fromkeys(("MultiDAE", "MultiVAE", "RaCT"), {"mlp_hidden_size": [16]}),
+    **{name: {} for name in ("GRU4RecKG", "KSR")},
+    **{name: {"mlp_hidden_size": [16]} for name in ("MultiDAE", "MultiVAE", "RaCT")},
     "DiffRec": {"dims_dnn": [16]},
     "LDiffRec": {"in_dims": [16, 8]},
     "DMF": {key: [16, 16] for key in ("user_hidden_size_list", "item_hidden_size_list")}

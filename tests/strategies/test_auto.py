@@ -117,7 +117,9 @@ def test_the_same_choice_however_many_users_are_scored_at_a_time(
     np.testing.assert_allclose(figures, [figures[0]] * 3, atol=1e-3)
 
 
-def test_a_candidate_that_cannot_be_fitted_is_named_and_left_out(texts_alone: Data, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_candidate_that_cannot_be_fitted_is_named_and_left_out(
+    texts_alone: Data, caplog: pytest.LogCaptureFixture
+) -> None:
     """Fewer users than columns: the factors of the clicks have no 48 directions."""
     clicks, rows = texts_alone
     wide = np.hstack([rows, 0.01 * np.random.default_rng(2).normal(size=(120, 60))])
@@ -142,7 +144,9 @@ def test_whiten_where_no_user_has_two_clicks(
 
 def test_none_can_be_fitted(agreeing: Data) -> None:
     """The error names what each one lacks."""
-    with pytest.raises(LLMInitError, match=naming("auto", "no candidate", "lae has 61 directions", "12 directions", "70 columns")):
+    with pytest.raises(
+        LLMInitError, match=naming("auto", "no candidate", "lae has 61 directions", "12 directions", "70 columns")
+    ):
         Auto().fit(align(agreeing[1]), 70, interactions=agreeing[0], seed=0)
 
 

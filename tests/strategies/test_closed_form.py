@@ -49,7 +49,9 @@ class EaseConfig(dict[str, Any]):
     device = "cpu"
 
     def __init__(self) -> None:
-        super().__init__(USER_ID_FIELD="user_id", ITEM_ID_FIELD="item_id", NEG_PREFIX="neg_", device="cpu", reg_weight=7)
+        super().__init__(
+            USER_ID_FIELD="user_id", ITEM_ID_FIELD="item_id", NEG_PREFIX="neg_", device="cpu", reg_weight=7
+        )
 
 
 def solve(clicks: csr_matrix, features: npt.NDArray[np.float32], lam: float, kappa: float) -> ItemWeights:
@@ -117,9 +119,7 @@ def test_without_a_prior_the_weights_are_those_of_recboles_ease(clicks: csr_matr
 
 
 def test_with_a_large_kappa_the_weights_are_the_prior(clicks: csr_matrix, features: npt.NDArray[np.float32]) -> None:
-    np.testing.assert_allclose(
-        solve(clicks, features, 1.0, 1e5).to_dense(), text_prior(features, 0.3), atol=1e-2
-    )
+    np.testing.assert_allclose(solve(clicks, features, 1.0, 1e5).to_dense(), text_prior(features, 0.3), atol=1e-2)
 
 
 def test_the_dense_inverse(clicks: csr_matrix) -> None:

@@ -56,7 +56,7 @@ def test_texts_that_say_what_goes_together_are_taken(data: tuple[csr_matrix, Tex
 
 
 def test_texts_that_are_noise_are_not() -> None:
-    clicks, vectors = tastes(n_users=400, n_items=40, clicks=8)
+    clicks, _ = tastes(n_users=400, n_items=40, clicks=8)
     noise = np.random.default_rng(5).normal(size=(41, 12)).astype(np.float32)
     found = choose(clicks, TextPrior.of(noise / np.linalg.norm(noise, axis=1, keepdims=True), 0.3))
     best = best_of(found)

@@ -104,9 +104,7 @@ def test_the_leading_factors_are_numpys_up_to_their_sign(
 
 
 @pytest.mark.parametrize("n_components", [8, 60])
-def test_narrower_factors_are_the_leading_columns(
-    factorize: Callable[..., ScoreFactors], n_components: int
-) -> None:
+def test_narrower_factors_are_the_leading_columns(factorize: Callable[..., ScoreFactors], n_components: int) -> None:
     decomposed = factorize(n_components)
     widest = decomposed.leading(n_components)
     for width in (1, 5, n_components):
