@@ -41,8 +41,9 @@ def test_the_vectors_are_those_that_the_model_scores_by(name: str, llm: dict[str
     ask = final_vectors_of(model, config["device"])
     assert ask is not None
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    attributes = dict(vars(model))
+    # SGL draws the graphs of an epoch here.
     model.train()
+    attributes = dict(vars(model))
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     vectors = ask()
     assert torch.equal(torch.get_rng_state(), states[0]) and random.getstate() == states[2]
