@@ -78,7 +78,8 @@ def test_every_comparison_can_be_planned(path: Path, tmp_path: Path) -> None:
     assert {trial.settings["train_batch_size"] for trial in plan.trials.values()} == {settings["train_batch_size"]}
     labels = [initialization.label for initialization in options.initializations]
     if path.parent.name == "study":
-        assert labels[0] == "none" and "control" in {one.role for one in options.initializations}
+        controlled = "control" in {one.role for one in options.initializations}
+        assert labels[0] == "none" and (controlled or settings["controls"] == "none")
         assert f"--config_files=yaml/study/{path.name} " in path.read_text()
     else:
         paper = ["none", "rand", "uni", "var"]

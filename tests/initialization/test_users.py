@@ -201,12 +201,12 @@ def test_users_that_are_asked_for_are_not_those_of_the_strategy(embed: Embed, us
     dense = (generator.random((20, 13)) < 0.4).astype(np.float32)
     dense[0] = dense[:, 0] = dense[5] = 0
     interactions = csr_matrix(dense)
-    model = nn.ModuleDict({"users": nn.Embedding(20, 3), "items": nn.Embedding(13, 3)})
-    before = model["users"].weight.detach().clone()
+    model = nn.ModuleDict({"user": nn.Embedding(20, 3), "item": nn.Embedding(13, 3)})
+    before = model["user"].weight.detach().clone()
     strategy = LinearAutoencoder(lam=2, kappa=3)
     report = initialize(model, embed(*generator.normal(size=(12, 5))), strategy, interactions, user=user)
     assert report.user == user.label and report.scale == "score"
-    users, items = (model[name].weight.detach().numpy() for name in ("users", "items"))
+    users, items = (model[name].weight.detach().numpy() for name in ("user", "item"))
     if isinstance(user, FromItems):
         expected = aggregate_users(
             Rows.of_all_but_padding(items * (np.arange(13) > 0)[:, None]), interactions, user.aggregation
