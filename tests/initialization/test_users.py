@@ -23,6 +23,7 @@ from recbole_llminit.initialization.users import (
     FromModel,
     FromStrategy,
     FromVectors,
+    UserInitialization,
     aggregate_users,
 )
 from recbole_llminit.integration.patches import compat
@@ -192,6 +193,29 @@ def test_users_at_the_factors_of_the_strategy() -> None:
     users = FromStrategy().rows(Rows.of_nonzero(factors().items), INTERACTIONS, factors())
     assert users.values.tolist() == [[0, 0], [5, 6], [0, 0]] and users.has_value.tolist() == [False, True, False]
     assert not FromStrategy().follows_items(factors()) and FromStrategy().describe(factors()) == "factors"
+
+
+@pytest.mark.parametrize("user", [FromItems(), FromItems("idf"), FromModel()], ids=["mean", "idf", "none"])
+def test_users_that_are_asked_for_are_not_those_of_the_strategy(embed: Embed, user: UserInitialization) -> None:
+    generator = np.random.default_rng(0)
+    dense = (generator.random((20, 13)) < 0.4).astype(np.float32)
+    dense[0] = dense[:, 0] = dense[5] = 0
+    interactions = csr_matrix(dense)
+    model = nn.ModuleDict({"user": nn.Embedding(20, 3), "item": nn.Embedding(13, 3)})
+    before = model["user"].weight.detach().clone()
+    strategy = LinearAutoencoder(lam=2, kappa=3)
+    report = initialize(model, embed(*generator.normal(size=(12, 5))), strategy, interactions, user=user)
+    assert report.user == user.label and report.scale == "score"
+    users, items = (model[name].weight.detach().numpy() for name in ("user", "item"))
+    if isinstance(user, FromItems):
+        expected = aggregate_users(
+            Rows.of_all_but_padding(items * (np.arange(13) > 0)[:, None]), interactions, user.aggregation
+        )
+        np.testing.assert_allclose(users[expected.has_value], expected.values[expected.has_value], atol=1e-5)
+    else:
+        assert np.array_equal(users, before)
+    scored = users[1:] if isinstance(user, FromModel) else users[dense.any(axis=1)]
+    assert (scored @ items[1:].T).std() == pytest.approx(LinearAutoencoder.score_std, rel=1e-3)
 
 
 def test_users_of_a_strategy_without_users_are_the_mean() -> None:
