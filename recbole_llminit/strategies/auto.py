@@ -20,7 +20,6 @@ from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 _logger = getLogger(__name__)
 
-_HELD_OUT_USERS = 1000
 _SCORES = 1 << 24
 # Where no user has two clicks, nothing can be held out, and nothing is known of what goes together.
 _WITHOUT_EVIDENCE = Whitening()
@@ -33,8 +32,8 @@ class Auto(Strategy):
 
     Notes
     -----
-    One click of each of at most 1,000 users is held out. Each candidate is fitted without these clicks, to the width of
-    the widest table, and ranks the items for each of the users by the dot products of their values (`HeldOut.gains`).
+    Some clicks are held out (`HeldOut.of`). Each candidate is fitted without these clicks, to the width of
+    the widest table, and ranks the items for their users by the dot products of their values (`HeldOut.gains`).
     The best is then fitted on all training interactions. How far that foretells which candidate trains best:
     results/strategies.md.
     """
@@ -52,7 +51,7 @@ class Auto(Strategy):
     ) -> Strategy:
         """Return the strategy that is taken for these vectors, training interactions and width."""
         # Other clicks than those by which lae chooses its own parameters.
-        held_out = HeldOut.of(interactions, _HELD_OUT_USERS, seed + 1)
+        held_out = HeldOut.of(interactions, seed + 1)
         if held_out is None:
             _logger.info(f"init_strategy auto is {_WITHOUT_EVIDENCE!r}: no user has two training clicks")
             return _WITHOUT_EVIDENCE

@@ -1,4 +1,4 @@
-"""Held-out training interactions: one of each of some users, on which candidates are compared before training."""
+"""Held-out training interactions, on which candidates are compared before training."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from scipy.sparse import csr_matrix
 CUT_OFF = 10
 """The number of items in the list whose quality is measured."""
 
+# Of a user's interactions: more would leave another user.
+_SHARE = 0.1
+# Scores of all held-out interactions, and the fewest and most interactions.
+_SCORES = 20_000_000
+_FEWEST, _MOST = 1000, 3000
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Training interactions without one of each of some users, and those interactions.
+    """Training interactions without some of them, and those that were held out.
 
     Parameters
     ----------
     interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
         The training interactions that are left.
     users, items : ndarray of int64, shape [k]
-        The held-out interactions; a user has at most one.
+        The held-out interactions, sorted by user.
     """
 
     interactions: csr_matrix
@@ -29,15 +35,13 @@ class HeldOut:
     items: npt.NDArray[np.int64]
 
     @classmethod
-    def of(cls, interactions: csr_matrix, n_users: int, seed: int) -> HeldOut | None:
-        """Hold out one interaction, drawn at random, of each of at most ``n_users`` users who have two or more.
+    def of(cls, interactions: csr_matrix, seed: int) -> HeldOut | None:
+        """Hold out random interactions: one of each user who has two or more, then further ones of those with many.
 
         Parameters
         ----------
         interactions : csr_matrix of 0 and 1, shape [n_users, n_items]
             The training interactions.
-        n_users : int
-            The most users, who are drawn at random as well.
         seed : int
             The seed of the draws' own generator.
 
@@ -45,34 +49,46 @@ class HeldOut:
         -------
         HeldOut or None
             None where no user has two interactions.
+
+        Notes
+        -----
+        Of a user's interactions a tenth is held out at most, but one. There are 1,000 to 3,000 in all, the fewer the
+        more items there are, and fewer where users have no more to give.
         """
         generator = np.random.default_rng(seed)
         lengths = np.diff(interactions.indptr)
-        able = np.flatnonzero(lengths > 1)
-        if not len(able):
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        # Which of its user's interactions each one is, in random order.
+        order = np.lexsort((generator.random(interactions.nnz), rows))
+        turns = np.empty(interactions.nnz, dtype=np.int64)
+        turns[order] = np.arange(interactions.nnz) - np.repeat(interactions.indptr[:-1], lengths)
+        most = np.where(lengths > 1, np.maximum(1, _SHARE * lengths), 0)
+        places = np.flatnonzero(turns < np.floor(most)[rows])
+        if not len(places):
             return None
-        users = np.sort(generator.permutation(able)[:n_users])
-        places = interactions.indptr[users] + generator.integers(lengths[users])
+        count = int(np.clip(_SCORES / interactions.shape[1], _FEWEST, _MOST))
+        places = places[np.lexsort((generator.random(len(places)), turns[places]))][:count]
+        places.sort()
         kept = np.ones(interactions.nnz, dtype=np.bool_)
         kept[places] = False
-        rows = np.repeat(np.arange(interactions.shape[0]), lengths)[kept]
-        left = csr_matrix((interactions.data[kept], (rows, interactions.indices[kept])), shape=interactions.shape)
-        return cls(left, users.astype(np.int64), interactions.indices[places].astype(np.int64))
+        left = csr_matrix((interactions.data[kept], (rows[kept], interactions.indices[kept])), shape=interactions.shape)
+        return cls(left, rows[places].astype(np.int64), interactions.indices[places].astype(np.int64))
 
     def gains(self, scores: npt.NDArray[np.floating], first: int) -> npt.NDArray[np.float64]:
-        """Return the NDCG@10 of some users' held-out items, ranked among the items that they have no click on.
+        """Return the NDCG@10 of some held-out interactions, each ranked among the items that its user has not.
 
         Parameters
         ----------
         scores : ndarray of float, shape [k, n_items]
-            The scores of the users from number ``first`` on. Item 0 is ``[PAD]`` and does not count.
+            The scores for the users of the held-out interactions from number ``first`` on. Item 0 is ``[PAD]`` and does
+            not count.
         first : int
-            The number of the first of these users in ``users``.
+            The number of the first of these interactions.
 
         Notes
         -----
-        A user has one relevant item, so that the ideal gain is 1 (Järvelin and Kekäläinen, 2002). An item of the same
-        score counts as half an item above: scores that are all equal gain nothing.
+        Each is the one relevant item of its list, so that the ideal gain is 1 (Järvelin and Kekäläinen, 2002). An item
+        of the same score counts as half an item above: scores that are all equal gain nothing.
         """
         users, items = self.users[first : first + len(scores)], self.items[first : first + len(scores)]
         found = scores[np.arange(len(users)), items][:, None]

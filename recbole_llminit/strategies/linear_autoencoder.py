@@ -34,7 +34,6 @@ _logger = getLogger(__name__)
 
 # Of the best figure: so many users tell no candidates apart that are nearer.
 _NEAR = 0.98
-_HELD_OUT_USERS = 1000
 # The candidates are compared on the most clicked items where there are more.
 _MOST_ITEMS = 20_000
 # The leading components of the vectors hold what a text says; more of them cost time and memory on large catalogs.
@@ -180,7 +179,7 @@ class LinearAutoencoder(Strategy):
     def _choose(self, features: Matrix | None, interactions: csr_matrix, seed: int) -> LinearAutoencoder:
         """Choose ``lam`` and ``kappa`` by the NDCG@10 of held-out training clicks, and say so in the log."""
         items = _most_clicked(interactions)
-        held_out = HeldOut.of(interactions[:, items], _HELD_OUT_USERS, seed)
+        held_out = HeldOut.of(interactions[:, items], seed)
         if held_out is None:
             lam = _UNCHOSEN.lam if self.lam is None else self.lam
             kappa = _UNCHOSEN.kappa if self.kappa is None else self.kappa
