@@ -59,16 +59,14 @@ def run_recbole_llminit(
         Whether the checkpoints and saved datasets that the configuration names may hold any class, which can run code
         when they are read; see `load_data_and_model`.
     untrained : bool
-        Whether the model is also evaluated before its training, which changes nothing in what is trained. Not done for
-        models that are not trained by gradients (EASE, Pop, trees) and for a resumed run.
+        Whether the model is also evaluated before its training, which stays the same; see `evaluate_untrained`.
 
     Returns
     -------
     dict
         RecBole's ``best_valid_score``, ``valid_score_bigger``, ``best_valid_result``, ``test_result``; and
-        ``init_report``, an `InitReport`, or None for a stock run and for a resumed one. Where the untrained model was
-        evaluated, also ``untrained_valid_score``, ``untrained_test_result``, and ``untrained_seconds``, which that
-        took.
+        ``init_report``, an `InitReport`, or None for a stock run and for a resumed one. With ``untrained`` also what
+        `evaluate_untrained` returns; nothing of it for a resumed run.
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -21,14 +20,14 @@ from recbole_llminit.integration.dataset import load_splits, will_be_downloaded
 from recbole_llminit.integration.init_inputs import InitInputs
 from recbole_llminit.integration.model import build_model_from
 from recbole_llminit.integration.model_class import is_own_or_recboles
-from recbole_llminit.integration.model_scores import untouched
 from recbole_llminit.integration.options import InitOptions, options_of
 from recbole_llminit.integration.recbole_keys import describe_given, describe_unread
 from recbole_llminit.integration.resume import check_resume, resume_
 from recbole_llminit.integration.run_log import start_logging
+from recbole_llminit.integration.untrained import evaluate_untrained
 from recbole_llminit.processes import Ranks
 
-from recbole.utils import ModelType, calculate_valid_score, get_trainer, init_seed  # isort: skip
+from recbole.utils import ModelType, get_trainer, init_seed  # isort: skip
 from recbole.utils.argument_list import dataset_arguments  # isort: skip
 
 _logger = getLogger(__name__)
@@ -100,7 +99,7 @@ def train_and_test(
     report = trainer.model.init_report
     if resume is not None:
         resume_(trainer, resume)
-    at_start = _evaluate_untrained(trainer, train_data, valid_data, test_data) if untrained and resume is None else {}
+    at_start = evaluate_untrained(trainer, train_data, valid_data, test_data) if untrained and resume is None else {}
     with _own_checkpoint_name(trainer, ranks, wanted=saved and resume is None):
         if saved and report is not None and ranks.rank == 0:
             # Before training, so that an interrupted run's checkpoint has its report as well.
@@ -122,44 +121,6 @@ def train_and_test(
         "init_report": report,
         **at_start,
     }
-
-
-def _evaluate_untrained(trainer: Any, train_data: Any, valid_data: Any, test_data: Any) -> dict[str, Any]:
-    """Evaluate the model before its training, which then goes on as if it had not been evaluated.
-
-    Returns
-    -------
-    dict
-        ``untrained_valid_score``, ``untrained_test_result``, and ``untrained_seconds``: how long this took. Empty for a
-        model that is not trained by gradients (EASE, Pop, trees), and where there is nothing to validate or to test.
-    """
-    if trainer.config["MODEL_TYPE"] in (ModelType.TRADITIONAL, ModelType.DECISIONTREE) or not (
-        valid_data and test_data
-    ):
-        return {}
-    began = time.perf_counter()
-    with untouched(trainer.model), _generators_untouched(valid_data, test_data):
-        # As fit begins: some metrics, such as item coverage, count what is in the training data.
-        trainer.eval_collector.data_collect(train_data)
-        validated, tested = (
-            trainer.evaluate(data, load_best_model=False, show_progress=False) for data in (valid_data, test_data)
-        )
-    return {
-        "untrained_valid_score": float(calculate_valid_score(validated, trainer.valid_metric)),
-        "untrained_test_result": _plain(tested),
-        "untrained_seconds": time.perf_counter() - began,
-    }
-
-
-@contextlib.contextmanager
-def _generators_untouched(*loaders: Any) -> Iterator[None]:
-    """Give data loaders back with the states of their own generators, from which each pass over the data draws."""
-    states = [loader.generator.get_state() for loader in loaders]
-    try:
-        yield
-    finally:
-        for loader, state in zip(loaders, states, strict=True):
-            loader.generator.set_state(state)
 
 
 def _make_trainer(

@@ -123,6 +123,9 @@ def test_efficiency(finished: Finished) -> None:
     assert rows.loc[("BPR", "none"), "parameters"] == (41 + 30) * 16
     assert rows.loc[("BPR", "none"), "seeds_reaching_stock"] == 2
     curves = report.curves[(report.curves["initialization"] == "none") & (report.curves["model"] == "BPR")]
+    assert curves.groupby("seed")["epoch"].min().to_list() == [0, 0]
+    # Reached in training: epoch 0 does not count.
+    curves = curves[curves["epoch"] > 0]
     first = [part.loc[part["score"] == part["score"].max(), "epoch"].min() for _, part in curves.groupby("seed")]
     assert rows.loc[("BPR", "none"), "epochs_to_stock"] == sum(first) / 2
     assert pd.isna(rows.loc[("ItemKNN", ""), "seeds_reaching_stock"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_llminit import run_recbole_llminit
+from tests.messages import logged
 
 LISTS: dict[str, Any] = {"train_neg_sample_args": None}
 SEQUENTIAL: dict[str, Any] = {**LISTS, "MAX_ITEM_LIST_LENGTH": 12}
@@ -58,6 +60,26 @@ def test_it_is_what_recbole_says_of_the_initialized_model(llm: dict[str, Any]) -
     assert result["untrained_test_result"] == result["test_result"]
     assert list(result["untrained_test_result"]) == list(result["test_result"])
     assert 0 < result["untrained_seconds"] < 60
+
+
+def test_a_model_that_gives_no_scores_before_its_training_is_trained_all_the_same(
+    tiny: dict[str, Any], trainers: list[Trainer], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its evaluation fails after some batches, of which nothing may be left."""
+    settings = {**tiny, "eval_batch_size": 30}
+    expected = run_recbole_llminit("BPR", config_dict=settings)
+    evaluate, calls = Trainer._full_sort_batch_eval, itertools.count()
+
+    def fail_once(self: Trainer, batch: Any) -> Any:
+        if next(calls) == 2:
+            raise RuntimeError("no centers yet")
+        return evaluate(self, batch)
+
+    monkeypatch.setattr(Trainer, "_full_sort_batch_eval", fail_once)
+    with caplog.at_level("WARNING"):
+        found = run_recbole_llminit("BPR", config_dict=settings, untrained=True)
+    assert logged(caplog, "BPR", "before its training", "no centers yet")
+    assert found == expected and trainers[0].train_loss_dict == trainers[1].train_loss_dict
 
 
 @pytest.mark.parametrize("model", ["EASE", "Pop", "ItemKNN"])
