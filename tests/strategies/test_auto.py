@@ -87,7 +87,7 @@ def test_a_figure_is_that_of_the_candidate_without_the_held_out_clicks(
     with caplog.at_level(logging.INFO):
         resolve(clicks, align(rows))
     figures = gains_of(line_of(caplog))
-    held_out = HeldOut.of(clicks, 1000, 1)
+    held_out = HeldOut.of(clicks, 1)
     assert held_out is not None
     left = held_out.interactions
     lae = LinearAutoencoder().resolve(align(rows), 4, interactions=clicks, seed=0)

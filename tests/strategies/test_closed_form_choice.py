@@ -22,7 +22,7 @@ def choose(
     ridges: list[float] | None = None,
 ) -> Found:
     """The candidates and their gains; the sums that were inverted are appended to ``ridges``."""
-    held_out = HeldOut.of(clicks, 1000, 0)
+    held_out = HeldOut.of(clicks, 0)
     assert held_out is not None
 
     def invert(ridge: float) -> DenseInverseGram:
@@ -65,7 +65,7 @@ def test_texts_that_are_noise_are_not() -> None:
 
 def test_a_gain_is_that_of_the_candidates_scores(data: tuple[csr_matrix, TextPrior, TextPrior]) -> None:
     clicks, texts, _ = data
-    held_out = HeldOut.of(clicks, 1000, 0)
+    held_out = HeldOut.of(clicks, 0)
     assert held_out is not None
     found = choose(clicks, texts)
     histories = held_out.interactions[held_out.users].toarray()

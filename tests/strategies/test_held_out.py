@@ -19,13 +19,13 @@ def interactions() -> csr_matrix:
     return interactions_of(*histories, n_items=30)
 
 
-def held_out_of(interactions: csr_matrix, n_users: int = 1000, seed: int = 0) -> HeldOut:
-    found = HeldOut.of(interactions, n_users, seed)
+def held_out_of(interactions: csr_matrix, seed: int = 0) -> HeldOut:
+    found = HeldOut.of(interactions, seed)
     assert found is not None
     return found
 
 
-def test_a_user_gives_one_click_at_most_and_keeps_one(interactions: csr_matrix) -> None:
+def test_a_user_of_few_clicks_gives_one_and_keeps_one(interactions: csr_matrix) -> None:
     found, before = held_out_of(interactions), interactions.toarray()
     assert found.users.tolist() == np.flatnonzero(before.sum(axis=1) > 1).tolist()
     left = found.interactions.toarray()
@@ -45,10 +45,9 @@ def test_the_clicks_given_stay_as_they_are(interactions: csr_matrix) -> None:
 
 def test_the_draws_are_those_of_the_seed(interactions: csr_matrix) -> None:
     state = np.random.get_state()[1].copy()
-    first, again, other = (held_out_of(interactions, 12, seed) for seed in (3, 3, 4))
+    first, again, other = (held_out_of(interactions, seed) for seed in (3, 3, 4))
     assert first.users.tolist() == again.users.tolist() and first.items.tolist() == again.items.tolist()
-    assert first.users.tolist() != other.users.tolist()
-    assert len(first.users) == 12 and first.users.tolist() == sorted(set(first.users.tolist()))
+    assert first.items.tolist() != other.items.tolist()
     assert (np.random.get_state()[1] == state).all()
 
 
@@ -57,9 +56,23 @@ def test_any_click_of_a_user_may_be_held_out() -> None:
     assert {int(held_out_of(interactions, seed=seed).items[0]) for seed in range(30)} == {2, 5, 7}
 
 
+def test_a_user_of_many_clicks_gives_a_tenth_of_them() -> None:
+    found = held_out_of(interactions_of(range(1, 36), [1, 2], range(1, 20), [4], n_items=40))
+    assert found.users.tolist() == [1, 1, 1, 2, 3] and len(set(found.items[:3].tolist())) == 3
+    assert np.diff(found.interactions.indptr).tolist() == [0, 32, 1, 18, 1]
+
+
+def test_each_user_gives_one_before_any_gives_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recbole_llminit.strategies.held_out._FEWEST", 7)
+    monkeypatch.setattr("recbole_llminit.strategies.held_out._MOST", 7)
+    found = held_out_of(interactions_of(*[range(1, 41)] * 5, n_items=40))
+    counts = np.bincount(found.users)
+    assert len(found.users) == 7 and counts[1:].min() == 1 and counts.max() == 2
+
+
 @pytest.mark.parametrize("histories", [[[1], [2], []], [[]]], ids=["one each", "none"])
 def test_none_where_no_user_has_two_clicks(histories: list[list[int]]) -> None:
-    assert HeldOut.of(interactions_of(*histories, n_items=3), 10, 0) is None
+    assert HeldOut.of(interactions_of(*histories, n_items=3), 0) is None
 
 
 @pytest.mark.parametrize(("rank", "gain"), [(0, 1), (1, 1 / np.log2(3)), (9, 1 / np.log2(11)), (10, 0), (14, 0)])
