@@ -154,8 +154,11 @@ class LinearAutoencoder(Strategy):
     def _features(self, embeddings: AlignedEmbeddings) -> Matrix:
         """Return the centered vectors, their components scaled, at length 1, shape ``[n_items, rank]``."""
         whitening = Whitening(exponent=self.exponent)
-        moments = whitening.moments(embeddings, np.ones(embeddings.n_items))
-        variances, directions = whitening.basis(embeddings, moments, 1)
+        try:
+            moments = whitening.moments(embeddings, np.ones(embeddings.n_items))
+            variances, directions = whitening.basis(embeddings, moments, 1)
+        except LLMInitError as error:
+            raise LLMInitError(f"init_strategy lae has no text prior: {error}; kappa 0 leaves the texts out") from error
         rank = min(len(variances), _MOST_FEATURES)
         matrix = signed(directions[:, :rank]) * variances[:rank] ** ((self.exponent - 1) / 2)
         features = np.zeros((embeddings.n_items, rank), dtype=np.float32)
