@@ -28,12 +28,12 @@ STAGES = {
 }
 INTRODUCTION = """# `auto` and `lae` against tuned baselines
 
-`auto` takes `lae`, `cca` or `whiten` by held-out training clicks; which one it took stands in the column `strategy` of
-the CSV files. *Clicks alone* is `lae` with `kappa: 0`, a control that reads no text. *Shuffled* gives the vectors to
-the items in random order. Vectors: all-MiniLM-L6-v2 of the titles (ml-100k: titles and genres). The strategy's parameters
-that nobody sets (`rho`, `power`, `exponent`, the scale of the scores) were chosen by validation on amazon-office,
-amazon-beauty and ml-100k with seed 2020, which is among the seeds below. How to read the tables: each stands with its
-legend in the whole report.
+`auto` takes `lae`, `cca` or `whiten` by held-out training clicks; which one it took stands in the column `strategy`
+of the CSV files. *Clicks alone* is `lae` with `kappa: 0`, a control that reads no text. *Shuffled* gives the vectors
+to the items in random order. Vectors: all-MiniLM-L6-v2 of the titles (ml-100k: titles and genres). The strategy's
+parameters that nobody sets (`rho`, `power`, `exponent`, the scale of the scores) were chosen by validation on amazon-
+office, amazon-beauty and ml-100k with seed 2020, which is among the seeds below. How to read the tables: each stands
+with its legend in the whole report.
 """
 
 
