@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_matrix
 
 from recbole_llminit.strategies.closed_form import Equations, InverseGram, ItemWeights, TextPrior
 from recbole_llminit.strategies.held_out import HeldOut
@@ -28,9 +30,9 @@ class Regularization(NamedTuple):
 
 
 def choose_regularization(
-    held_out: HeldOut,
+    draws: Sequence[HeldOut],
     prior: TextPrior | None,
-    invert: Callable[[float], InverseGram],
+    invert: Callable[[csr_matrix, float], InverseGram],
     *,
     lam: float | None,
     kappa: float | None,
@@ -42,12 +44,12 @@ def choose_regularization(
 
     Parameters
     ----------
-    held_out : HeldOut
-        The held-out clicks, and the interactions without them.
+    draws : sequence of HeldOut
+        Held-out clicks, and the interactions without them; a candidate's figure is the mean over the clicks of all.
     prior : TextPrior or None
         The text prior.
     invert : callable
-        Returns the inverse Gram matrix of the held-out interactions for a sum of ``lam`` and ``kappa``.
+        Returns the inverse Gram matrix of interactions for a sum of ``lam`` and ``kappa``.
     lam, kappa : float or None
         What is given and not to be chosen.
     """
@@ -58,7 +60,7 @@ def choose_regularization(
         if not 0 <= place < len(_RIDGES):
             return -np.inf
         if place not in best_by_place:
-            compared = dict(_compare(held_out, prior, invert, _candidates(_RIDGES[place], prior, lam, kappa)))
+            compared = dict(_compare(draws, prior, invert, _candidates(_RIDGES[place], prior, lam, kappa)))
             found.update(compared)
             best_by_place[place] = max(compared.values())
         return best_by_place[place]
@@ -84,23 +86,26 @@ def _candidates(
 
 
 def _compare(
-    held_out: HeldOut,
+    draws: Sequence[HeldOut],
     prior: TextPrior | None,
-    invert: Callable[[float], InverseGram],
+    invert: Callable[[csr_matrix, float], InverseGram],
     candidates: tuple[Regularization, ...],
 ) -> Iterator[tuple[Regularization, float]]:
-    """Yield each candidate with its mean NDCG@10; those of the same sum share the inverse."""
-    for ridge in dict.fromkeys(round(sum(candidate), 6) for candidate in candidates):
-        equations = Equations(invert(ridge), prior)
-        of_ridge = [candidate for candidate in candidates if round(sum(candidate), 6) == ridge]
-        weights = {candidate: ItemWeights(equations, candidate.kappa) for candidate in of_ridge}
-        gains = dict.fromkeys(of_ridge, 0.0)
+    """Yield each candidate with its mean NDCG@10 over all draws; those of the same sum share the inverse."""
+    gains = dict.fromkeys(candidates, 0.0)
+    for ridge, held_out in itertools.product(dict.fromkeys(_ridge(candidate) for candidate in candidates), draws):
+        equations = Equations(invert(held_out.interactions, ridge), prior)
+        weights = {one: ItemWeights(equations, one.kappa) for one in candidates if _ridge(one) == ridge}
         step = max(1, _SCORES // held_out.interactions.shape[1])
         for first in range(0, len(held_out.users), step):
             histories = held_out.interactions[held_out.users[first : first + step]]
             columns = np.ascontiguousarray(histories.toarray().T.astype(np.float32, copy=False))
             solved = equations.inverse.multiply(columns)
-            for candidate in of_ridge:
-                scores = weights[candidate].finish_transposed(columns, solved).T
-                gains[candidate] += float(held_out.gains(scores, first).sum())
-        yield from ((candidate, gain / len(held_out.users)) for candidate, gain in gains.items())
+            for candidate, matrix in weights.items():
+                gains[candidate] += float(held_out.gains(matrix.finish_transposed(columns, solved).T, first).sum())
+    count = sum(len(held_out.users) for held_out in draws)
+    yield from ((candidate, gain / count) for candidate, gain in gains.items())
+
+
+def _ridge(candidate: Regularization) -> float:
+    return round(sum(candidate), 6)

@@ -11,11 +11,13 @@ from scipy.sparse import csr_matrix
 CUT_OFF = 10
 """The number of items in the list whose quality is measured."""
 
-# Of a user's interactions: more would leave another user.
-_SHARE = 0.1
+# Of a user's interactions, and of all: without more of them a candidate would be chosen for sparser data.
+_SHARE_OF_USER = 0.1
+_SHARE = 0.05
 # Scores of all held-out interactions, and the fewest and most interactions.
 _SCORES = 20_000_000
-_FEWEST, _MOST = 1000, 3000
+_FEWEST, _MOST = 200, 2000
+_MOST_DRAWS = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +54,9 @@ class HeldOut:
 
         Notes
         -----
-        Of a user's interactions a tenth is held out at most, but one. There are 1,000 to 3,000 in all, the fewer the
-        more items there are, and fewer where users have no more to give.
+        Of a user's interactions a tenth is held out at most, but one. There are 200 to 2,000 in all, a twentieth of the
+        interactions at most (but for 200), the fewer the more items there are, and fewer where users have no more to
+        give.
         """
         generator = np.random.default_rng(seed)
         lengths = np.diff(interactions.indptr)
@@ -62,17 +65,37 @@ class HeldOut:
         order = np.lexsort((generator.random(interactions.nnz), rows))
         turns = np.empty(interactions.nnz, dtype=np.int64)
         turns[order] = np.arange(interactions.nnz) - np.repeat(interactions.indptr[:-1], lengths)
-        most = np.where(lengths > 1, np.maximum(1, _SHARE * lengths), 0)
+        most = np.where(lengths > 1, np.maximum(1, _SHARE_OF_USER * lengths), 0)
         places = np.flatnonzero(turns < np.floor(most)[rows])
         if not len(places):
             return None
-        count = int(np.clip(_SCORES / interactions.shape[1], _FEWEST, _MOST))
+        count = int(np.clip(min(_SCORES / interactions.shape[1], _SHARE * interactions.nnz), _FEWEST, _MOST))
         places = places[np.lexsort((generator.random(len(places)), turns[places]))][:count]
         places.sort()
         kept = np.ones(interactions.nnz, dtype=np.bool_)
         kept[places] = False
         left = csr_matrix((interactions.data[kept], (rows[kept], interactions.indices[kept])), shape=interactions.shape)
         return cls(left, rows[places].astype(np.int64), interactions.indices[places].astype(np.int64))
+
+    @classmethod
+    def several(cls, interactions: csr_matrix, seed: int) -> list[HeldOut]:
+        """Return draws of which each holds out other interactions: as many as make 2,000 together, and four at most.
+
+        Parameters
+        ----------
+        interactions, seed
+            As of `of`.
+
+        Returns
+        -------
+        list of HeldOut
+            Empty where no user has two interactions.
+        """
+        first = cls.of(interactions, seed)
+        if first is None:
+            return []
+        count = min(_MOST_DRAWS, -(-_MOST // len(first.users)))
+        return [first, *(other for turn in range(1, count) if (other := cls.of(interactions, seed + turn)) is not None)]
 
     def gains(self, scores: npt.NDArray[np.floating], first: int) -> npt.NDArray[np.float64]:
         """Return the NDCG@10 of some held-out interactions, each ranked among the items that its user has not.

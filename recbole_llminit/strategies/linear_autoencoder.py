@@ -182,8 +182,8 @@ class LinearAutoencoder(Strategy):
     def _choose(self, features: Matrix | None, interactions: csr_matrix, seed: int) -> LinearAutoencoder:
         """Choose ``lam`` and ``kappa`` by the NDCG@10 of held-out training clicks, and say so in the log."""
         items = _most_clicked(interactions)
-        held_out = HeldOut.of(interactions[:, items], seed)
-        if held_out is None:
+        draws = HeldOut.several(interactions[:, items], seed)
+        if not draws:
             lam = _UNCHOSEN.lam if self.lam is None else self.lam
             kappa = _UNCHOSEN.kappa if self.kappa is None else self.kappa
             _logger.info(
@@ -192,16 +192,17 @@ class LinearAutoencoder(Strategy):
             return dataclasses.replace(self, lam=lam, kappa=kappa)
         prior = None if features is None else TextPrior.of(features[items], self.rho)
         found = choose_regularization(
-            held_out,
+            draws,
             prior,
-            lambda ridge: self._invert(held_out.interactions, ridge, seed),
+            lambda left, ridge: self._invert(left, ridge, seed),
             lam=self.lam,
             kappa=self.kappa,
         )
         best = _best(found)
+        count = sum(len(draw.users) for draw in draws)
         alone = max((gain for candidate, gain in found.items() if not candidate.kappa), default=None)
         _logger.info(
-            f"init_strategy lae takes {best}: NDCG@10 {found[best]:.4f} of {len(held_out.users):,} held-out training "
+            f"init_strategy lae takes {best}: NDCG@10 {found[best]:.4f} of {count:,} held-out training "
             f"clicks, the best of {len(found)} candidates"
             + ("" if alone is None or not best.kappa else f" (of the clicks alone {alone:.4f})")
         )

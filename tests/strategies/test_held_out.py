@@ -70,6 +70,15 @@ def test_each_user_gives_one_before_any_gives_a_second(monkeypatch: pytest.Monke
     assert len(found.users) == 7 and counts[1:].min() == 1 and counts.max() == 2
 
 
+def test_a_twentieth_of_many_clicks_is_held_out() -> None:
+    clicks = interactions_of(
+        *np.random.default_rng(0).permuted(np.tile(np.arange(1, 21), (1000, 1)), axis=1)[:, :10], n_items=20
+    )
+    draws = HeldOut.several(clicks, 0)
+    assert clicks.nnz == 10_000 and [len(draw.users) for draw in draws] == [500] * 4
+    assert len({tuple(draw.users.tolist()) for draw in draws}) == 4
+
+
 @pytest.mark.parametrize("histories", [[[1], [2], []], [[]]], ids=["one each", "none"])
 def test_none_where_no_user_has_two_clicks(histories: list[list[int]]) -> None:
     assert HeldOut.of(interactions_of(*histories, n_items=3), 0) is None

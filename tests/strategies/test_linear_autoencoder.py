@@ -86,7 +86,7 @@ def test_what_is_open_is_chosen_and_said(data: Data, caplog: pytest.LogCaptureFi
     assert chosen == LinearAutoencoder(lam=chosen.lam, kappa=chosen.kappa)
     assert LinearAutoencoder().resolve(align(rows), 4, interactions=clicks, seed=0) == chosen
     assert chosen.resolve(align(rows), 4, interactions=clicks, seed=0) is chosen
-    facts = (f"lam {chosen.lam:g}, kappa {chosen.kappa:g}", "NDCG@10", "150 held-out training clicks", "candidates")
+    facts = (f"lam {chosen.lam:g}, kappa {chosen.kappa:g}", "NDCG@10", "600 held-out training clicks", "candidates")
     assert logged(caplog, "init_strategy lae takes", *facts)
     values = fit.reduction(4)
     again = factors_of(chosen, align(rows), clicks)
