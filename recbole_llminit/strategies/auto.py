@@ -11,7 +11,15 @@ import numpy as np
 from scipy.sparse import csr_matrix, diags
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategies.base import Factors, Fit, Scale, Strategy, register_strategy, values_by_id
+from recbole_llminit.strategies.base import (
+    Factors,
+    Fit,
+    Scale,
+    Strategy,
+    list_strategies,
+    register_strategy,
+    values_by_id,
+)
 from recbole_llminit.strategies.canonical_correlation import CanonicalCorrelation
 from recbole_llminit.strategies.held_out import HeldOut
 from recbole_llminit.strategies.linear_autoencoder import LinearAutoencoder
@@ -90,7 +98,8 @@ def _ndcg(fit: Fit, n_components: int, held_out: HeldOut) -> float:
 
 
 def _describe(found: Mapping[Strategy, float], chosen: Strategy, users: int, problems: Sequence[str]) -> str:
-    figures = ", ".join(f"{strategy!r} {gain:.4f}" for strategy, gain in found.items())
+    names = {entry.cls: entry.name for entry in list_strategies()}
+    figures = ", ".join(f"{names[type(strategy)]} {gain:.4f}" for strategy, gain in found.items())
     left_out = f"; left out: {'; '.join(problems)}" if problems else ""
     return (
         f"init_strategy auto is {chosen!r}: the best NDCG@10 of {users:,} held-out training clicks before training "

@@ -49,8 +49,8 @@ def resolve(clicks: csr_matrix, vectors: AlignedEmbeddings, width: int = 4, seed
 
 def gains_of(line: str) -> dict[str, float]:
     """The figures of the candidates in the line of the log, by the name of the class."""
-    found = re.findall(r"(\w+)\(([^()]*)\) (\d\.\d{4})", line)
-    return {name: float(gain) for name, _, gain in found}
+    found = re.findall(r"(lae|cca|whiten) (\d\.\d{4})", line)
+    return {type(get_strategy(name)).__name__: float(gain) for name, gain in found}
 
 
 def line_of(caplog: pytest.LogCaptureFixture) -> str:
