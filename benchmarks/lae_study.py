@@ -23,8 +23,6 @@ STAGES = {
     "lae_office_lightgcn": "LightGCN on amazon-office",
     "lae_office_wide": "Tables of 384 columns on amazon-office",
     "lae_ml100k": "BPR and LightGCN on ml-100k",
-    "lae_beauty": "BPR on amazon-beauty",
-    "lae_beauty_wide": "Tables of 384 columns on amazon-beauty",
 }
 INTRODUCTION = """# `auto` and `lae` against tuned baselines
 
