@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -181,10 +181,7 @@ class IterativeInverseGram(InverseGram):
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``P @ vectors``, up to the tolerance, some columns at a time."""
-        solved = np.empty_like(vectors)
-        for columns in _parts(vectors.shape[1], _SOLVED_NUMBERS // len(vectors)):
-            solved[:, columns] = self._solve(np.ascontiguousarray(vectors[:, columns]))
-        return solved
+        return _by_columns(self._solve, vectors)
 
     @cached_property
     def diagonal(self) -> Vector:
@@ -292,14 +289,18 @@ class ItemWeights:
 
     def multiply(self, vectors: Matrix) -> Matrix:
         """Return ``B @ vectors``, shape ``[n_items, k]``."""
+        return _by_columns(self._multiply, vectors)
+
+    def multiply_transposed(self, vectors: Matrix) -> Matrix:
+        """Return ``B.T @ vectors``, shape ``[n_items, k]``."""
+        inverse = self.equations.inverse
+        return _by_columns(lambda block: self.finish_transposed(block, inverse.multiply(block)), vectors)
+
+    def _multiply(self, vectors: Matrix) -> Matrix:
         pulled = -_times(self.correction, vectors)
         if self.equations.prior is not None and self.kappa:
             pulled += np.float32(self.kappa) * self.equations.prior.multiply(vectors)
         return vectors + self.equations.inverse.multiply(pulled)
-
-    def multiply_transposed(self, vectors: Matrix) -> Matrix:
-        """Return ``B.T @ vectors``, shape ``[n_items, k]``."""
-        return self.finish_transposed(vectors, self.equations.inverse.multiply(vectors))
 
     def finish_transposed(self, vectors: Matrix, solved: Matrix) -> Matrix:
         """Return ``B.T @ vectors`` from ``P @ vectors``, which does not depend on ``kappa``."""
@@ -320,6 +321,14 @@ def _parts(count: int, size: int) -> Iterator[slice]:
     step = max(1, size)
     for first in range(0, count, step):
         yield slice(first, min(first + step, count))
+
+
+def _by_columns(product: Callable[[Matrix], Matrix], vectors: Matrix) -> Matrix:
+    """Return a product with vectors of shape ``[n_items, k]``, computed some columns at a time, as memory allows."""
+    result = np.empty_like(vectors)
+    for part in _parts(vectors.shape[1], _SOLVED_NUMBERS // len(vectors)):
+        result[:, part] = product(np.ascontiguousarray(vectors[:, part]))
+    return result
 
 
 def _times(diagonal: Vector, vectors: Matrix) -> Matrix:
