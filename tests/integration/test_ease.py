@@ -101,7 +101,7 @@ def test_the_report_says_what_was_done(ease: dict[str, Any], tiny_store: Path) -
 def test_open_parameters_are_chosen_and_in_the_report(ease: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
         model, *_ = build({**ease, "init_args": None})
-    assert logged(caplog, "init_strategy lae takes", "40 held-out training clicks")
+    assert logged(caplog, "init_strategy lae takes", "160 held-out training clicks")
     assert "lam=None" not in model.init_report.strategy and "kappa=None" not in model.init_report.strategy
 
 
