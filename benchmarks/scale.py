@@ -277,7 +277,7 @@ def write_page(folder: Path) -> None:
             "",
             f"## {title.capitalize()}",
             "",
-            pd.DataFrame(rows).to_markdown(index=False),
+            pd.DataFrame(rows).replace("nan", None).fillna("").to_markdown(index=False),
             "",
             f"At {medians['items'].max():,} items the plain "
             f"read takes {plain:.2f} s, and to open and align the store {align:.2f} s; the dataset takes "
