@@ -327,6 +327,24 @@ def get_strategy(name: str, arguments: Mapping[str, Any] | None = None) -> Strat
     return cls(**(arguments or {}))
 
 
+def too_few_directions(what: str, directions: int, n_components: int, source: str) -> LLMInitError:
+    """Return the error for a table that has more columns than there are directions to fill them.
+
+    Parameters
+    ----------
+    what : str
+        What has the directions.
+    directions, n_components : int
+        How many there are, and how many a table wants.
+    source : str
+        What varies in no more of them.
+    """
+    return LLMInitError(
+        f"{what} has {directions} directions, and a table has {n_components} columns: {source} vary in no more; set "
+        f"the table's size (embedding_size, hidden_size) <= {directions}, or take another strategy"
+    )
+
+
 def check_number(
     name: str, value: float, expected: str = "such as 1", holds: Callable[[float], bool] = lambda _: True
 ) -> None:

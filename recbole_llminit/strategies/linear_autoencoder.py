@@ -26,7 +26,7 @@ from recbole_llminit.strategies.closed_form import (
 from recbole_llminit.strategies.closed_form_choice import Regularization, choose_regularization
 from recbole_llminit.strategies.co_consumption import item_degrees
 from recbole_llminit.strategies.held_out import HeldOut
-from recbole_llminit.strategies.projection import Whitening, signed
+from recbole_llminit.strategies.projection import Whitening
 from recbole_llminit.strategies.score_factors import ScoreFactors
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
@@ -160,10 +160,10 @@ class LinearAutoencoder(Strategy):
         except LLMInitError as error:
             raise LLMInitError(f"init_strategy lae has no text prior: {error}; kappa 0 leaves the texts out") from error
         rank = min(len(variances), _MOST_FEATURES)
-        matrix = signed(directions[:, :rank]) * variances[:rank] ** ((self.exponent - 1) / 2)
+        components = whitening.map_to(rank, moments.mean, variances, directions)
         features = np.zeros((embeddings.n_items, rank), dtype=np.float32)
         for items, block in embeddings.blocks():
-            features[items] = unit_rows((block - moments.mean) @ matrix)
+            features[items] = unit_rows(components(block))
         return features
 
     def _solve(self, features: Matrix | None, interactions: csr_matrix, seed: int) -> ItemWeights:
@@ -174,7 +174,7 @@ class LinearAutoencoder(Strategy):
 
     def _invert(self, interactions: csr_matrix, ridge: float, seed: int) -> InverseGram:
         """Return the inverse as a matrix where it and its copy fit into ``memory``, else as an operator."""
-        interactions = interactions.astype(np.float32)
+        interactions = interactions.astype(np.float32, copy=False)
         if 2 * 4 * interactions.shape[1] ** 2 <= self.memory * 1e9:
             return DenseInverseGram(interactions, ridge)
         return IterativeInverseGram(interactions, ridge, seed)

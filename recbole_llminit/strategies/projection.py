@@ -14,7 +14,15 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
 from recbole_llminit.errors import LLMInitError
-from recbole_llminit.strategies.base import Affine, Fit, Scale, Strategy, check_number, register_strategy
+from recbole_llminit.strategies.base import (
+    Affine,
+    Fit,
+    Scale,
+    Strategy,
+    check_number,
+    register_strategy,
+    too_few_directions,
+)
 from recbole_llminit.strategies.co_consumption import item_degrees, smooth
 from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
@@ -148,10 +156,11 @@ class Projection(Strategy):
         variances, directions = variances[::-1], directions[:, ::-1]
         rank = int((variances > _SMALLEST_VARIANCE * variances[0]).sum())
         if n_components > rank:
-            raise LLMInitError(
-                f"{self!r} has {rank} directions to project on, and a table has {n_components} columns: the vectors of "
-                f"the {moments.count:,} items that count in {embeddings.embeddings.source} vary in no more; set the "
-                f"table's size (embedding_size, hidden_size) <= {rank}, or take another strategy"
+            raise too_few_directions(
+                repr(self),
+                rank,
+                n_components,
+                f"the vectors of the {moments.count:,} items that count in {embeddings.embeddings.source}",
             )
         return variances[:rank], directions[:, :rank]
 
@@ -222,10 +231,10 @@ class Whitening(Projection):
         embeddings = self.smoothed(embeddings, interactions)
         moments = self.moments(embeddings, self.weights(interactions))
         variances, directions = self.basis(embeddings, moments, n_components)
-        power = (self.exponent - 1) / 2
         return Fit(
-            self,
-            embeddings,
-            n_components,
-            lambda count: Affine(moments.mean, signed(directions[:, :count]) * variances[:count] ** power),
+            self, embeddings, n_components, lambda count: self.map_to(count, moments.mean, variances, directions)
         )
+
+    def map_to(self, count: int, mean: Vector, variances: Vector, directions: Matrix) -> Affine:
+        """Return the map to the first principal components, from mean and `basis` of the vectors."""
+        return Affine(mean, signed(directions[:, :count]) * variances[:count] ** ((self.exponent - 1) / 2))

@@ -10,6 +10,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.strategies import score_factors
 from recbole_llminit.strategies.closed_form import DenseInverseGram, Equations, ItemWeights, TextPrior
 from recbole_llminit.strategies.score_factors import ScoreFactors
 from tests.messages import naming
@@ -73,9 +74,9 @@ def test_the_products_are_the_best_approximation(
     power: float,
 ) -> None:
     by_products = []
-    decompose = ScoreFactors._decompose_by_products
+    decompose = score_factors._decompose_by_products
     monkeypatch.setattr(
-        ScoreFactors, "_decompose_by_products", lambda *given: by_products.append(1) or decompose(*given)
+        score_factors, "_decompose_by_products", lambda *given: by_products.append(1) or decompose(*given)
     )
     factors = factorize(n_components, power).leading(n_components)
     assert bool(by_products) != whole
