@@ -8,7 +8,7 @@ from logging import getLogger
 from typing import ClassVar
 
 import numpy as np
-from scipy.sparse import csr_matrix, diags
+from scipy.sparse import csr_matrix
 
 from recbole_llminit.errors import LLMInitError
 from recbole_llminit.strategies.base import (
@@ -28,7 +28,6 @@ from recbole_llminit.vectors.embeddings import AlignedEmbeddings
 
 _logger = getLogger(__name__)
 
-_SCORES = 1 << 24
 # Where no user has two clicks, nothing can be held out, and nothing is known of what goes together.
 _WITHOUT_EVIDENCE = Whitening()
 
@@ -43,7 +42,7 @@ class Auto(Strategy):
     Some clicks are held out (`HeldOut.of`). Each candidate is fitted without these clicks, to the width of
     the widest table, and ranks the items for their users by the dot products of their values (`HeldOut.gains`).
     The best is then fitted on all training interactions. How far that foretells which candidate trains best:
-    results/strategies.md.
+    results/lae.md.
     """
 
     is_reduction: ClassVar[bool] = False
@@ -88,13 +87,10 @@ def _ndcg(fit: Fit, n_components: int, held_out: HeldOut) -> float:
     if isinstance(values, Factors):
         users = values.users[held_out.users]
     else:
-        histories = held_out.interactions[held_out.users]
-        users = diags(1 / np.maximum(np.diff(histories.indptr), 1)) @ (histories @ items)
-    step = max(1, _SCORES // len(items))
-    gains = (
-        held_out.gains(users[first : first + step] @ items.T, first) for first in range(0, len(held_out.users), step)
-    )
-    return float(np.concatenate(list(gains)).mean())
+        # Sums rank as the means do that a user is initialized at.
+        users = held_out.interactions[held_out.users] @ items
+    gains = [held_out.gains(users[block] @ items.T, block.start) for block in held_out.blocks()]
+    return float(np.concatenate(gains).mean())
 
 
 def _describe(found: Mapping[Strategy, float], chosen: Strategy, users: int, problems: Sequence[str]) -> str:

@@ -16,7 +16,6 @@ from recbole_llminit.strategies.held_out import HeldOut
 _RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)
 _FIRST = 4
 _SHARES = (0.0, 0.25, 0.5, 0.75, 0.9)
-_SCORES = 1 << 24
 
 
 class Regularization(NamedTuple):
@@ -96,13 +95,14 @@ def _compare(
     for ridge, held_out in itertools.product(dict.fromkeys(_ridge(candidate) for candidate in candidates), draws):
         equations = Equations(invert(held_out.interactions, ridge), prior)
         weights = {one: ItemWeights(equations, one.kappa) for one in candidates if _ridge(one) == ridge}
-        step = max(1, _SCORES // held_out.interactions.shape[1])
-        for first in range(0, len(held_out.users), step):
-            histories = held_out.interactions[held_out.users[first : first + step]]
+        for block in held_out.blocks():
+            histories = held_out.interactions[held_out.users[block]]
             columns = np.ascontiguousarray(histories.toarray().T.astype(np.float32, copy=False))
             solved = equations.inverse.multiply(columns)
             for candidate, matrix in weights.items():
-                gains[candidate] += float(held_out.gains(matrix.finish_transposed(columns, solved).T, first).sum())
+                gains[candidate] += float(
+                    held_out.gains(matrix.finish_transposed(columns, solved).T, block.start).sum()
+                )
     count = sum(len(held_out.users) for held_out in draws)
     yield from ((candidate, gain / count) for candidate, gain in gains.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ _SHARE = 0.05
 _SCORES = 20_000_000
 _FEWEST, _MOST = 200, 2000
 _MOST_DRAWS = 4
+_BLOCK_SCORES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +98,12 @@ class HeldOut:
             return []
         count = min(_MOST_DRAWS, -(-_MOST // len(first.users)))
         return [first, *(other for turn in range(1, count) if (other := cls.of(interactions, seed + turn)) is not None)]
+
+    def blocks(self) -> Iterator[slice]:
+        """Yield slices of the held-out interactions, so many at a time that their scores are 64 MB in float32."""
+        step = max(1, _BLOCK_SCORES // self.interactions.shape[1])
+        for first in range(0, len(self.users), step):
+            yield slice(first, min(first + step, len(self.users)))
 
     def gains(self, scores: npt.NDArray[np.floating], first: int) -> npt.NDArray[np.float64]:
         """Return the NDCG@10 of some held-out interactions, each ranked among the items that its user has not.

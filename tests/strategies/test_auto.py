@@ -108,7 +108,7 @@ def test_the_same_choice_however_many_users_are_scored_at_a_time(
 ) -> None:
     lines = []
     for scores in (1 << 24, 61 * 7, 1):
-        monkeypatch.setattr("recbole_llminit.strategies.auto._SCORES", scores)
+        monkeypatch.setattr("recbole_llminit.strategies.held_out._BLOCK_SCORES", scores)
         caplog.clear()
         with caplog.at_level(logging.INFO):
             resolve(agreeing[0], align(agreeing[1]))

@@ -104,7 +104,7 @@ def test_the_same_choice_however_many_users_are_scored_at_a_time(
     data: tuple[csr_matrix, TextPrior, TextPrior], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = choose(data[0], data[1])
-    monkeypatch.setattr("recbole_llminit.strategies.closed_form_choice._SCORES", 61 * 7)
+    monkeypatch.setattr("recbole_llminit.strategies.held_out._BLOCK_SCORES", 61 * 7)
     found = choose(data[0], data[1])
     assert list(found) == list(expected)
     # Rounding may swap items whose scores are nearly equal.
