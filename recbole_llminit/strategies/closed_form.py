@@ -179,10 +179,6 @@ class IterativeInverseGram(InverseGram):
             np.float32
         )
 
-    def multiply(self, vectors: Matrix) -> Matrix:
-        """Return ``P @ vectors``, up to the tolerance, some columns at a time."""
-        return _by_columns(self._solve, vectors)
-
     @cached_property
     def diagonal(self) -> Vector:
         """The diagonal of ``P``, probed by random signs ``z``: the mean of ``z * (P z)`` (Bekas et al., 2007)."""
@@ -196,8 +192,11 @@ class IterativeInverseGram(InverseGram):
         # What is known of it: it is at most 1 / ridge, and at least that of the Gram matrix's own diagonal.
         return np.clip(total / _PROBES, self._jacobi, 1 / self.ridge)
 
-    def _solve(self, vectors: Matrix) -> Matrix:
-        """Solve for all columns in one run: SciPy's solver takes one vector, so it is given the columns as one."""
+    def multiply(self, vectors: Matrix) -> Matrix:
+        """Return ``P @ vectors``, up to the tolerance, for all columns in one run.
+
+        SciPy's solver takes one vector, so it is given the columns as one; its memory is some eight times theirs.
+        """
         shape = vectors.shape
         of_users, of_items = self._products
 
