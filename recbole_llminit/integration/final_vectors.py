@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recbole_llminit.initialization.embedding_table import Side
 from recbole_llminit.initialization.model_exceptions import LINEAR_PROPAGATION
-from recbole_llminit.integration.model_scores import untouched
+from recbole_llminit.integration.model_scores import asking
 
 
 def final_vectors_of(model: Any, device: torch.device) -> Callable[[], Mapping[Side, Tensor]] | None:
@@ -32,8 +32,7 @@ def final_vectors_of(model: Any, device: torch.device) -> Callable[[], Mapping[S
         return None
 
     def ask() -> Mapping[Side, Tensor]:
-        with untouched(model), torch.no_grad():
-            model.to(device).eval()
+        with asking(model, device):
             # SGL is told which of its graphs to use.
             users, items = model.forward(*([model.train_graph] if hasattr(model, "train_graph") else []))[:2]
         return {"user": users, "item": items}

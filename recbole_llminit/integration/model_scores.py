@@ -70,8 +70,7 @@ class ModelScores:
         n_items = self._dataset.item_num
         step = max(1, _SCORES // n_items)
         device = self._config["device"]
-        with untouched(model), torch.no_grad():
-            model.to(device).eval()
+        with asking(model, device):
             for first in range(0, len(rows), step):
                 asked = self._interaction(torch.from_numpy(rows[first : first + step]))
                 scores = model.full_sort_predict(asked.to(device))
@@ -89,6 +88,17 @@ class ModelScores:
         _, rows = np.unique(users, return_index=True)
         count = min(_SAMPLED_USERS, max(8, _SCORES // self._dataset.item_num))
         return np.sort(np.random.default_rng(0).permutation(rows)[:count])
+
+
+@contextlib.contextmanager
+def asking(model: Any, device: torch.device) -> Iterator[None]:
+    """Put a model on its device and in the mode of an evaluation, without gradients, and give it back `untouched`.
+
+    It stays on the device, to which RecBole would move it next.
+    """
+    with untouched(model), torch.no_grad():
+        model.to(device).eval()
+        yield
 
 
 @contextlib.contextmanager
