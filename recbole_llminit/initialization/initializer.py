@@ -142,6 +142,17 @@ def fit_to_tables(
     return run.fit()
 
 
+def shuffled_control(
+    strategy: Strategy, embeddings: AlignedEmbeddings, n_components: int, interactions: csr_matrix, seed: int
+) -> tuple[Strategy, AlignedEmbeddings]:
+    """Return strategy and vectors of the control ``init_shuffle``; the parameters are those of `Strategy.fit`.
+
+    The data decide before they are shuffled: the control has to shuffle what it is the control of.
+    """
+    resolved = strategy.resolve(embeddings, n_components, interactions=interactions, seed=seed)
+    return resolved, embeddings.shuffled(seed)
+
+
 class _Initialization:
     """One initialization: what each step finds is what the next one reads."""
 
@@ -201,9 +212,7 @@ class _Initialization:
         strategy, embeddings, interactions = self._strategy, self._embeddings, self._interactions
         widest = max(table.width for table in self._tables)
         if self._settings.shuffle:
-            # The data decide before they are shuffled: the control has to shuffle what it is the control of.
-            strategy = strategy.resolve(embeddings, widest, interactions=interactions, seed=self._seed)
-            embeddings = embeddings.shuffled(self._seed)
+            strategy, embeddings = shuffled_control(strategy, embeddings, widest, interactions, self._seed)
         return strategy.fit(embeddings, widest, interactions=interactions, seed=self._seed)
 
     def compute(self) -> None:

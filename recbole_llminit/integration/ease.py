@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from recbole_llminit.errors import LLMInitError
+from recbole_llminit.initialization.initializer import shuffled_control
 from recbole_llminit.initialization.report import InitReport, TableReport
 from recbole_llminit.initialization.users import FACTORS
 from recbole_llminit.strategies.base import Strategy
@@ -52,8 +53,7 @@ def solve_ease_(
     """
     began = time.perf_counter()
     if shuffle:
-        strategy = strategy.resolve(vectors, vectors.width, interactions=interactions, seed=seed)
-        vectors = vectors.shuffled(seed)
+        strategy, vectors = shuffled_control(strategy, vectors, vectors.width, interactions, seed)
     chosen, solved = cast(LinearAutoencoder, strategy).solve(vectors, interactions, seed)
     weights = solved.to_dense()
     before = float(np.std(model.item_similarity))
